@@ -1,0 +1,1 @@
+"""The way in: venue decoders (pure) and topic logs."""

@@ -1,0 +1,1 @@
+"""Raw topic logs behind one contract."""

@@ -1,0 +1,1 @@
+"""One module a venue: its bytes to our trades. No sockets, files or clocks."""

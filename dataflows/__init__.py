@@ -1,0 +1,1 @@
+"""Bytewax flows and the adapter that knows the engine."""

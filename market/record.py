@@ -1,0 +1,60 @@
+"""One raw record as every part sees it, and the batch of them that a topic log reads.
+
+Shape of a raw batch: one row a record, ascending by `offset` (dense in SQLite, with holes in Kafka), all of one topic
+partition. Headers that this project defines are columns; any others travel as one JSON object in `extra_headers`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+KIND_MARKER: Final = "marker"
+KIND_UNFILLABLE: Final = "unfillable"
+KIND_EVENT: Final = "event"
+
+RAW_SCHEMA: Final = pa.schema(
+    [
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("append_us", pa.int64(), nullable=False),  # when the log took it, epoch µs; retention counts from it
+        pa.field("key", pa.string(), nullable=False),  # `BTC-USDT`, or "" for a record of no symbol
+        pa.field("source", pa.string()),  # live | snapshot | refill | import
+        pa.field("received_us", pa.int64()),  # when the feed read it, epoch µs
+        pa.field("kind", pa.string()),  # null: a venue frame; else marker | unfillable | event
+        pa.field("extra_headers", pa.string()),  # JSON object of any other headers, or null
+        pa.field("payload", pa.binary(), nullable=False),
+    ]
+)
+"""`received_us` null means the producer set none (or none that is a number): `append_us` stands in for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawBatch:
+    """Consecutive records of one topic partition.
+
+    `next_offset` is the position after the last record: what to read next, and a frontier of these rows.
+    """
+
+    exchange: str
+    topic: str
+    partition: int
+    generation: str
+    next_offset: int
+    records: pa.RecordBatch
+
+    @property
+    def shard(self) -> str:
+        """State key of the partition: `binance/03`."""
+        return shard_key(self.exchange, self.partition)
+
+
+def shard_key(exchange: str, partition: int) -> str:
+    """Return the permanent state key of a topic partition; sorts by number."""
+    return f"{exchange}/{partition:02d}"
+
+
+def topic_name(exchange: str) -> str:
+    """Return the raw topic of an exchange."""
+    return f"raw.trades.{exchange}"

@@ -1,0 +1,1 @@
+"""The two destinations: ClickHouse (warm) and Iceberg (cold)."""
