@@ -44,10 +44,19 @@ class RawBatch:
     next_offset: int
     records: pa.RecordBatch
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Between processes batches travel as Arrow IPC bytes: a pickled slice would ship its whole parent.
+        where = (self.exchange, self.topic, self.partition, self.generation, self.next_offset)
+        return _restore, (*where, self.records.serialize().to_pybytes())
+
     @property
     def shard(self) -> str:
         """State key of the partition: `binance/03`."""
         return shard_key(self.exchange, self.partition)
+
+
+def _restore(exchange: str, topic: str, partition: int, generation: str, next_offset: int, body: bytes) -> RawBatch:
+    return RawBatch(exchange, topic, partition, generation, next_offset, pa.ipc.read_record_batch(pa.py_buffer(body), RAW_SCHEMA))
 
 
 def shard_key(exchange: str, partition: int) -> str:

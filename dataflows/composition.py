@@ -1,0 +1,150 @@
+"""The composition root of the flow: settings in, a wired flow out. Nothing below it reads settings or the environment."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from bytewax.dataflow import Dataflow
+
+from config.run_file import update_run
+from config.settings import Settings, load_settings
+from connectors.instruments import load_instruments
+from connectors.topics.base import TopicLog
+from connectors.topics.registry import open_topics
+from connectors.venues.registry import venue
+from dataflows import stages
+from dataflows.engine import Control, ReadLimits, Tables, Topics, sorted_parts
+from dataflows.stores import ColdStore, WarmStore
+from market.record import shard_key, topic_name
+from market.schema import all_tables
+
+
+@dataclass(slots=True)
+class Platform:
+    """Everything one process needs to run the flow.
+
+    Attributes:
+        control: shared with the running flow: progress, drain request, first failure.
+        until: end offset by shard, when the run is bounded.
+    """
+
+    settings: Settings
+    control: Control = field(default_factory=Control)
+    until: dict[str, int] = field(default_factory=dict)
+    _log: TopicLog | None = None
+    _warm: WarmStore | None = None
+    _cold: ColdStore | None = None
+
+    @classmethod
+    def from_environment(cls) -> Platform:
+        """Build from `K2_*` and config/k2.yaml, draining on SIGTERM and SIGINT."""
+        from dataflows.runner import drain_on_signals
+
+        platform = cls(load_settings())
+        drain_on_signals(platform.control)
+        return platform
+
+    @property
+    def log(self) -> TopicLog:
+        """The topic log, opened once."""
+        if self._log is None:
+            self._log = open_topics(self.settings.topics_url, **self.settings.topic_options())
+        return self._log
+
+    @property
+    def warm(self) -> WarmStore:
+        """The warm store, started when it is the embedded one."""
+        if self._warm is None:
+            self._warm = WarmStore(self.settings, self.exchanges())
+        return self._warm
+
+    @property
+    def cold(self) -> ColdStore:
+        """The cold store."""
+        if self._cold is None:
+            self._cold = ColdStore(self.settings, self.exchanges())
+        return self._cold
+
+    def setups(self) -> dict[str, stages.VenueSetup]:
+        """Return decoder, instruments and rules of every exchange in the instruments file."""
+        listed = load_instruments(self.settings)
+        return {name: stages.VenueSetup(venue(name), instruments, self.settings.rules(venue(name).contiguous_ids)) for name, instruments in listed.items()}
+
+    def exchanges(self) -> tuple[str, ...]:
+        """Return listed exchanges and those whose topics are still there: saved state of a partition must find it again."""
+        held = {name.removeprefix("raw.trades.") for name in self.log.topics() if name.startswith("raw.trades.")}
+        return tuple(sorted(held | set(load_instruments(self.settings))))
+
+    def shards(self) -> dict[str, tuple[str, int]]:
+        """Return (exchange, partition) by shard of every topic partition, creating topics that do not exist yet."""
+        setups = self.setups()
+        for name in setups:
+            if topic_name(name) not in self.log.topics():
+                self.log.create(topic_name(name), self.settings.partitions)
+        return {shard_key(e, p): (e, p) for e in self.exchanges() for p in range(self.log.partitions(topic_name(e)))}
+
+    def frontiers(self) -> dict[str, int]:
+        """Return the highest frontier that any table of either store holds, by shard."""
+        highest: dict[str, int] = {}
+        for (topic, partition), offset in [*self.warm.frontiers(), *self.cold.frontiers()]:
+            shard = shard_key(topic.removeprefix("raw.trades."), partition)
+            highest[shard] = max(highest.get(shard, 0), offset)
+        return highest
+
+    def expired_shards(self) -> dict[str, int]:
+        """Return the start offset of shards that tables hold rows of and whose log no longer begins at its beginning."""
+        frontiers = self.frontiers()
+        starts = {shard: self.log.start_offsets(topic_name(e))[p] for shard, (e, p) in self.shards().items()}
+        return {shard: start for shard, start in starts.items() if start > 0 and frontiers.get(shard, 0) > 0}
+
+    def build_flow(self, *, until_end: bool = False) -> Dataflow:
+        """Prepare both stores and wire the flow."""
+        from dataflows.ohlcv import wire
+
+        setups, shards = self.setups(), self.shards()
+        exchanges = self.exchanges()
+        partitions = {e: self.log.partitions(topic_name(e)) for e in exchanges}
+        generations = {topic_name(e): self.log.generation(topic_name(e)) for e in exchanges}
+        if until_end:
+            ends = {e: self.log.end_offsets(topic_name(e)) for e in exchanges}
+            self.until = {shard: ends[e][p] for shard, (e, p) in shards.items()}
+        self.warm.prepare()
+        self.cold.prepare()
+        topics = Topics(
+            open_log=functools.partial(open_topics, self.settings.topics_url, **self.settings.topic_options()),
+            exchanges=exchanges,
+            control=self.control,
+            limits=ReadLimits(self.settings.batch_records, self.settings.epoch_records, timedelta(seconds=float(self.settings.poll_interval))),
+            until=self.until,
+            parked=frozenset(exchanges) - frozenset(setups),
+            frontiers=self.frontiers(),
+            partitions=partitions,
+        )
+        return wire(
+            topics,
+            functools.partial(stages.decode_with, setups),
+            functools.partial(stages.shard_logic, setups, self.control),
+            Tables(sorted_parts(list(shards)), functools.partial(self.warm.open_writer, generations), self.control),
+            Tables(sorted_parts([t.name for t in all_tables(exchanges)]), self.cold.open_writer, self.control),
+        )
+
+    @contextlib.contextmanager
+    def registered(self) -> Iterator[None]:
+        """Keep this process's id in the home's run file while the flow runs."""
+        home = self.settings.home
+        update_run(home, topics=self.settings.topics_url, cold=self.settings.cold_url, pids={"flow": [os.getpid()]})
+        try:
+            yield
+        finally:
+            update_run(home, pids={"flow": []})
+
+    def close(self) -> None:
+        """Release connections and threads."""
+        for part in (self._warm, self._cold, self._log):
+            if part is not None:
+                part.close()

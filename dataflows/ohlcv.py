@@ -1,0 +1,50 @@
+"""The flow: raw topics in, bronze, silver, candles and the truth tables out, to both stores.
+
+    read_raw ──▶ decode_frames ──▶ sequence_and_fold ──┬▶ write_warm   ClickHouse, one partition per topic partition
+                                                       └▶ write_cold   Iceberg, one partition per table
+
+One item is one Arrow batch of one topic partition. Run it with `python -m bytewax.run dataflows.ohlcv` (settings from `K2_*`
+and config/k2.yaml) or with `k2 run`, which adds the recovery folder, the lock and the wait for the last commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+
+from connectors.venues.base import Venue
+from dataflows.composition import Platform
+from dataflows.engine import Control, Stage, StageLogic, Tables, Topics
+from market.instrument import Instruments
+from market.output import TableOutput
+from market.record import RawBatch
+from market.trade import Decoded
+
+
+def wire(
+    topics: Topics,
+    decode: Callable[[RawBatch], tuple[RawBatch, Decoded]],
+    shards: Callable[[bytes | None], StageLogic],
+    warm: Tables,
+    cold: Tables,
+) -> Dataflow:
+    """Connect sources, steps and sinks; step ids are part of the saved state's key."""
+    flow = Dataflow("ohlcv")
+    raw = op.input("read_raw", flow, topics)
+    decoded = op.map_value("decode_frames", raw, decode)
+    tables = op.stateful_batch("sequence_and_fold", decoded, shards)
+    op.output("write_warm", tables, warm)
+    op.output("write_cold", op.map("key_by_table", tables, key_by_table), cold)
+    return flow
+
+
+def key_by_table(item: tuple[str, TableOutput]) -> tuple[str, TableOutput]:
+    """Route an output to the one writer of its table."""
+    return item[1].table, item[1]
+
+
+def flow() -> Dataflow:
+    """Build the flow from the environment: what `python -m bytewax.run dataflows.ohlcv` calls."""
+    return Platform.from_environment().build_flow()

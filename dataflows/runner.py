@@ -1,0 +1,153 @@
+"""Run the flow as `k2 run` does: lock, recovery folder, drain on signals, and the last commits waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import structlog
+from bytewax.recovery import InconsistentPartitionsError, MissingPartitionsError, NoPartitionsError, RecoveryConfig, init_db_dir
+
+from config.settings import Settings
+from dataflows.composition import Platform
+from dataflows.engine import Control
+from dataflows.lock import ExecutionLock
+from market.errors import PipelineError, PositionLost, Refused
+
+log = structlog.get_logger()
+RECOVERY_PARTITIONS: Final = 1  # one file per execution: fewest fsyncs, and a backup of it is consistent
+DAMAGED: Final = (InconsistentPartitionsError, MissingPartitionsError, NoPartitionsError, sqlite3.DatabaseError)
+
+
+def run(settings: Settings, *, until_end: bool = False, take_over: bool = False, watch: Callable[[Platform], None] | None = None) -> None:
+    """Run the flow until it is told to stop, or (`until_end`) to the end offsets seen at the start.
+
+    Returns when everything read is committed in both stores, frontiers included. SIGTERM and SIGINT drain.
+
+    Args:
+        settings: of this platform.
+        until_end: stop at the end offsets seen at the start.
+        take_over: end a process that holds the recovery folder first.
+        watch: called with the platform once it is built; to show progress, say.
+
+    Raises:
+        Locked, Fenced, PositionLost, Refused: not safe to go on (exit code 3).
+        PipelineError: anything else that stopped the flow.
+    """
+    control = Control()
+    with ExecutionLock(settings.recovery_dir) as lock:
+        lock.acquire(take_over=take_over)
+        folder = prepare_recovery(settings.recovery_dir)
+        platform = Platform(settings, control)
+        try:
+            with platform.registered(), _drained_by_signals(control):
+                flow = platform.build_flow(until_end=until_end)
+                if watch is not None:
+                    watch(platform)
+                _execute(flow, control, settings, folder)
+        finally:
+            platform.close()
+
+
+def _execute(flow: object, control: Control, settings: Settings, folder: Path) -> None:
+    from bytewax._bytewax import cli_main
+
+    os.environ.setdefault("RUST_BACKTRACE", "0")
+    try:
+        cli_main(
+            flow,
+            epoch_interval=timedelta(seconds=float(settings.epoch_interval)),
+            recovery_config=RecoveryConfig(folder, timedelta(0)),
+        )
+    except DAMAGED as error:
+        raise Refused(f"the recovery folder {folder} is damaged ({error}): run `k2 recover`") from error
+    except BaseException as error:
+        if isinstance(control.failure, PipelineError):
+            raise control.failure from error
+        if _mentions_damage(error):
+            raise Refused(f"the recovery folder {folder} is damaged ({error}): run `k2 recover`") from error
+        raise
+    if control.failure is not None:
+        raise control.failure
+
+
+def _mentions_damage(error: BaseException | None) -> bool:
+    # The engine reports a damaged store as a bare exception whose text names the SQLite error.
+    while error is not None:
+        text = f"{type(error).__name__} {error}"
+        if any(sign in text for sign in ("DatabaseCorrupt", "NotADatabase", "malformed", "file is not a database", "routing map")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def prepare_recovery(folder: Path) -> Path:
+    """Create the recovery store unless it is there; an empty folder counts as absent."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.glob("part-*.sqlite3")):
+        if any(folder.iterdir()):
+            raise Refused(f"{folder} holds files but no recovery store: it is damaged or not ours. Run `k2 recover`, or point K2_RECOVERY_DIR elsewhere")
+        init_db_dir(folder, RECOVERY_PARTITIONS)
+        log.info("recovery_folder_created", folder=str(folder))
+    return folder
+
+
+def recover(settings: Settings, now: datetime) -> Path | None:
+    """Move a lost or damaged recovery folder aside; the next run starts at the log's start, hidden behind the frontiers.
+
+    Returns:
+        Where the old folder went, or None when there was none.
+
+    Raises:
+        Locked: a flow is running.
+        PositionLost: the log no longer begins at its beginning, so a fresh state could not know which ids were seen.
+    """
+    with ExecutionLock(settings.recovery_dir) as lock:
+        lock.acquire()
+        platform = Platform(settings, Control())
+        try:
+            expired = platform.expired_shards()
+        finally:
+            platform.close()
+        if expired:
+            where = ", ".join(f"{shard} starts at {start}" for shard, start in sorted(expired.items()))
+            raise PositionLost(
+                f"the log's beginning has expired ({where}) and tables hold rows of it: a fresh start could not tell which trade ids "
+                f"were seen. Restore {settings.recovery_dir} from a backup, or load the missing records into a new K2_HOME"
+            )
+        folder = settings.recovery_dir
+        aside = None
+        if folder.exists() and any(folder.iterdir()):
+            aside = folder.with_name(f"{folder.name}.{now:%Y%m%dT%H%M%S}")
+            folder.rename(aside)
+        prepare_recovery(folder)
+        return aside
+
+
+@contextlib.contextmanager
+def _drained_by_signals(control: Control) -> Iterator[None]:
+    before = drain_on_signals(control)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def drain_on_signals(control: Control) -> dict[signal.Signals, object]:
+    """Let SIGTERM and SIGINT request a drain; returns the handlers that were there. Nothing outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+
+    def drain(number: int, _frame: object) -> None:
+        log.info("draining", signal=signal.Signals(number).name)
+        control.draining.set()
+
+    return {number: signal.signal(number, drain) for number in (signal.SIGTERM, signal.SIGINT)}
