@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from config.run_file import read_run, run_path, update_run
+from market.errors import ConfigError
+
+
+def test_no_file_reads_as_empty(tmp_path: Path) -> None:
+    assert read_run(tmp_path) == {}
+
+
+def test_sections_are_merged_one_level_deep(tmp_path: Path) -> None:
+    update_run(tmp_path, topics="sqlite:///a", pids={"warm": 1, "flow": [2]})
+    update_run(tmp_path, pids={"flow": [3], "feed": [4]})
+    assert read_run(tmp_path) == {"topics": "sqlite:///a", "pids": {"warm": 1, "flow": [3], "feed": [4]}}
+
+
+def test_none_removes_a_key_or_a_section(tmp_path: Path) -> None:
+    update_run(tmp_path, topics="x", pids={"warm": 1, "flow": []})
+    update_run(tmp_path, topics=None, pids={"warm": None})
+    assert read_run(tmp_path) == {"pids": {"flow": []}}
+
+
+def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
+    update_run(tmp_path / "new" / "home", topics="x")
+    assert stat.S_IMODE(run_path(tmp_path / "new" / "home").stat().st_mode) == 0o600
+
+
+def test_concurrent_updates_lose_nothing(tmp_path: Path) -> None:
+    threads = [threading.Thread(target=update_run, args=(tmp_path,), kwargs={"pids": {f"p{n}": n}}) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read_run(tmp_path)["pids"] == {f"p{n}": n for n in range(12)}
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".run.json.")] == []
+
+
+@pytest.mark.parametrize("content", ["{", json.dumps([1])])
+def test_a_damaged_file_is_a_clear_error(tmp_path: Path, content: str) -> None:
+    run_path(tmp_path).write_text(content)
+    with pytest.raises(ConfigError, match=r"run\.json"):
+        read_run(tmp_path)
