@@ -21,6 +21,10 @@ class TopicLog(Protocol):
     Raises (all calls): `SourceDisconnected` when the log cannot be reached, `ConfigError` for a topic that does not exist.
     """
 
+    @property
+    def atomic_appends(self) -> bool:
+        """Whether `append` is all or nothing; if not, a marker goes into a later `append` than the frames it vouches for."""
+
     def create(self, topic: str, partitions: int) -> None:
         """Create the topic unless it exists; `ConfigError` when it exists with another partition count."""
 
@@ -55,7 +59,10 @@ class TopicLog(Protocol):
         """
 
     def expire(self, topic: str, before: Mapping[int, int], older_than_us: int) -> int:
-        """Drop records below the given offset of each partition whose `append_us` is older; return how many (at most whole blocks)."""
+        """Drop records below the given offset of each partition whose `append_us` is below `older_than_us` (epoch µs).
+
+        Returns how many; only from the start of a partition, at most whole blocks. Offsets never start again.
+        """
 
     def close(self) -> None:
         """Release connections."""
