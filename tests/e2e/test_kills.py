@@ -1,0 +1,64 @@
+"""Exactly once under kill -9: afterwards the audit is clean and every candle is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from polars.testing import assert_frame_equal
+
+from benchmarks.generate import Workload
+from tests.e2e.harness import Home, home, run_with_kills, wait_until
+
+
+def assert_same_gold(left: Home, right: Home, workload: Workload) -> None:
+    for exchange in workload.exchanges:
+        for store in ("warm", "cold"):
+            expected, got = left.gold(store, exchange), right.gold(store, exchange)
+            for interval, frame in expected.items():
+                assert_frame_equal(got[interval], frame), (exchange, store, interval)
+
+
+def prove_kills(tmp_path: Path, workload: Workload, seed: int, kills: int, at_least: int) -> None:
+    with home(tmp_path / "calm") as calm, home(tmp_path / "killed") as killed:
+        calm.fill(workload)
+        trades = killed.fill(workload)
+        calm.k2("run", "--until-end")
+        hits = run_with_kills(killed, seed, kills)
+        assert hits >= at_least, "the kills missed the run: make it longer"
+        killed.audit()
+        for store in ("warm", "cold"):
+            count = sum(killed.rows("trades", store, "--exchange", e).height for e in workload.exchanges)
+            assert count == trades, store
+        assert_same_gold(calm, killed, workload)
+
+
+def test_killed_flow_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+    prove_kills(tmp_path, Workload(trades=60_000, symbols=40, trouble=0.02), seed=1, kills=4, at_least=2)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(5))
+def test_fifty_kills_over_half_a_million_trades(tmp_path: Path, seed: int) -> None:
+    prove_kills(tmp_path, Workload(trades=500_000, symbols=100, trouble=0.02, seed=seed), seed=seed, kills=10, at_least=3)
+
+
+def test_frozen_flow_that_wakes_up_after_its_tables_were_taken_writes_nothing(tmp_path: Path) -> None:
+    workload = Workload(trades=60_000, symbols=20)
+    with home(tmp_path / "home") as where:
+        trades = where.fill(workload)
+        zombie = where.start("run", K2_RECOVERY_DIR=str(tmp_path / "zombie"))
+        wait_until(lambda: where.frontier_total() > 0, zombie, where)
+        os.kill(zombie.pid, signal.SIGSTOP)
+        where.k2("run", "--until-end")
+        late = Workload(trades=5_000, symbols=20, start_us=workload.start_us + 3_600_000_000, first_id=2_000_000)
+        where.fill(late)
+        os.kill(zombie.pid, signal.SIGCONT)
+        assert zombie.wait(60) == 3, where.log_tail()
+        where.k2("run", "--until-end")
+        where.audit()
+        for store in ("warm", "cold"):
+            assert sum(where.rows("trades", store, "--exchange", e).height for e in workload.exchanges) == trades + 5_000, store
