@@ -43,7 +43,7 @@ def _clock() -> int:
 
 
 class SqliteTopics:
-    """`TopicLog` in one file. One object serves one thread at a time; it connects when first used.
+    """`TopicLog` in one file. It connects when first used; threads may share it and take turns.
 
     Args:
         url: `sqlite:///relative.db` or `sqlite:////absolute.db`, optionally `?timeout=30` (seconds to wait for other

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,27 +46,31 @@ ERRORS: Final[Mapping[int, type[PipelineError]]] = {
 
 
 class SqliteFile:
-    """One connection to the log file, made when first needed; for one thread at a time.
+    """One connection to the log file, made when first needed; threads take turns, a transaction each.
 
     Raises (all calls): `SourceDisconnected`, `ConfigError` or `FatalError` by `ERRORS`; `Refused` when the file was replaced.
     """
 
     def __init__(self, url: str) -> None:
         self.path, self._timeout_s, self._synchronous = _parse(url)
+        self._lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
         self._inode = (0, 0)
 
     def close(self) -> None:
         """Disconnect; the next `open` connects again."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        with self._lock:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
 
     def open(self, *, create: bool) -> bool:
         """Connect unless connected; return False when there is no log yet and none is to be created."""
-        if self._db is not None:
-            return True
-        if not create and not self.path.exists():
+        with self._lock:
+            return self._db is not None or self._connect(create=create)
+
+    def _connect(self, *, create: bool) -> bool:
+        if not create and _inode(self.path) == (0, 0):
             return False
         with self._mapped():
             if create:
@@ -86,8 +91,10 @@ class SqliteFile:
         return True
 
     def _prepare(self, db: sqlite3.Connection, *, create: bool) -> bool:
+        db.execute("BEGIN")  # one view of both: another process may be creating the log right now
         (application_id,) = db.execute("PRAGMA application_id").fetchone()
         (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        db.execute("COMMIT")
         if application_id != _APPLICATION_ID and (tables or application_id):
             raise ConfigError(f"{self.path} is an SQLite file but no K2 topic log: give another path in K2_TOPICS_URL")
         if not application_id:
@@ -127,12 +134,8 @@ class SqliteFile:
     @contextlib.contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
         """Run a block in one transaction: committed at its end, rolled back on any exception."""
-        db = self._db
-        if db is None:
-            raise InvariantViolation(f"{self.path} is used before it was opened")
-        if _inode(self.path) != self._inode:
-            raise Refused(f"{self.path} was removed or replaced while it was in use; start again")
-        with self._mapped():
+        with self._lock, self._mapped():
+            db = self._current()
             db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             try:
                 yield db
@@ -142,6 +145,13 @@ class SqliteFile:
                     with contextlib.suppress(sqlite3.Error):
                         db.execute("ROLLBACK")
                 raise
+
+    def _current(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise InvariantViolation(f"{self.path} is used before it was opened")
+        if _inode(self.path) != self._inode:
+            raise Refused(f"{self.path} was removed or replaced while it was in use; start again")
+        return self._db
 
     @contextlib.contextmanager
     def _mapped(self) -> Iterator[None]:
