@@ -1,0 +1,231 @@
+"""A real Apache Kafka broker for tests: one node, loopback only, started from jars that Maven fetches once.
+
+The jars lie in `K2_TEST_CACHE` (default `~/.cache/k2-tests`), outside the repository. `K2_TEST_KAFKA=host:port` names a
+broker of your own instead; tests that stop the broker or log in to it then skip, as do all without Java, Maven and broker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+HERE: Final = Path(__file__).parent / "kafka"
+CLUSTER_ID: Final = "azItdGVzdHMtY2x1c3Rlcg"  # 16 bytes in base64, as the formatter wants it
+USER: Final = "k2"
+READY_SECONDS: Final = 60
+FETCH_SECONDS: Final = 280
+
+
+class Unavailable(Exception):
+    """There is no broker to test with; the text is the reason."""
+
+
+class Broker:
+    """A broker by address; `owned` if the tests started it and may stop it."""
+
+    owned = False
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    @property
+    def url(self) -> str:
+        """The URL a user would write."""
+        return f"kafka://{self.address}"
+
+    def wait_ready(self, alive: subprocess.Popen[bytes] | None = None) -> None:
+        """Return once the broker answers; raises `Unavailable` when it does not, or its process has ended."""
+        admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0, "reconnect.backoff.max.ms": 200})
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(KafkaException):
+                admin.list_topics(timeout=1)
+                return
+            if alive is not None and alive.poll() is not None:
+                raise Unavailable(f"the broker ended with {alive.returncode}")
+        raise Unavailable(f"no broker answered at {self.address} within {READY_SECONDS} s")
+
+
+class OwnBroker(Broker):
+    """A broker process of ours, in a folder of its own; it keeps its ports over restarts."""
+
+    owned = True
+
+    def __init__(self, folder: Path, jars: Path) -> None:
+        port, self.controller_port, self.login_port, self.secure_port = free_ports(4)
+        super().__init__(f"127.0.0.1:{port}")
+        self.port = port
+        self.folder = folder
+        self.jars = jars
+        self.password = secrets.token_hex(8)
+        self.certificate = folder / "broker.pem"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def format(self) -> None:
+        """Write the configuration, a certificate and an empty storage folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        values = {
+            "PORT": self.port,
+            "CONTROLLER_PORT": self.controller_port,
+            "LOGIN_PORT": self.login_port,
+            "SECURE_PORT": self.secure_port,
+            "DIR": self.folder,
+            "USER": USER,
+            "PASSWORD": self.password,
+        }
+        text = (HERE / "server.properties.template").read_text()
+        for name, value in values.items():
+            text = text.replace(f"@{name}@", str(value))
+        (self.folder / "server.properties").write_text(text)
+        store = ["-keystore", str(self.folder / "broker.p12"), "-storepass", self.password, "-alias", "broker"]
+        subject = ["-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1", "-validity", "30", "-keyalg", "EC", "-groupname", "secp256r1"]
+        _run(["keytool", "-genkeypair", "-storetype", "PKCS12", *store, *subject])
+        _run(["keytool", "-exportcert", "-rfc", *store, "-file", str(self.certificate)])
+        settings = str(self.folder / "server.properties")
+        _run([*self._java("128m"), "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", settings])
+
+    def start(self) -> None:
+        """Start the process and wait until it answers."""
+        with (self.folder / "broker.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*_dies_with_parent(), *self._java("256m"), "kafka.Kafka", str(self.folder / "server.properties")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            self.wait_ready(self.process)
+        except Unavailable as error:
+            self.kill()
+            lines = (self.folder / "broker.log").read_text(errors="replace").splitlines()[-15:]
+            raise Unavailable("\n".join([str(error), *lines])) from None
+
+    def kill(self) -> None:
+        """End the process as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the process in order; it writes a clean-shutdown mark."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.send_signal(number)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _java(self, heap: str) -> list[str]:
+        logging = f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"
+        return ["java", f"-Xmx{heap}", "-XX:+UseSerialGC", "-Djava.awt.headless=true", logging, "-cp", f"{self.jars}/*"]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+
+
+def cached_jars() -> Path:
+    """Return the folder with the broker's jars, fetching them once; raises `Unavailable`.
+
+    A fetch goes into a folder of its own which is renamed when it is complete: an aborted one leaves nothing that looks
+    complete, and of two at the same time one wins.
+    """
+    missing = [tool for tool in ("java", "keytool", "mvn") if shutil.which(tool) is None]
+    pom = HERE / "pom.xml"
+    cache = Path(os.environ.get("K2_TEST_CACHE") or Path.home() / ".cache" / "k2-tests")
+    jars = cache / f"kafka-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
+    if jars.is_dir():
+        missing = [tool for tool in missing if tool != "mvn"]
+    if missing:
+        raise Unavailable(f"no {' and no '.join(missing)} on this machine to start a broker with, and K2_TEST_KAFKA is not set")
+    if jars.is_dir():
+        return jars
+    cache.mkdir(parents=True, exist_ok=True)
+    fetched = Path(tempfile.mkdtemp(prefix=f"{jars.name}.", dir=cache))
+    try:
+        _run(["mvn", "-B", "-q", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={fetched}", "-DincludeScope=runtime"])
+        with contextlib.suppress(OSError):  # somebody else was first
+            fetched.rename(jars)
+    finally:
+        shutil.rmtree(fetched, ignore_errors=True)
+    return jars
+
+
+def _run(command: list[str]) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=FETCH_SECONDS)
+    except subprocess.CalledProcessError as error:
+        said = (error.stdout + error.stderr).decode(errors="replace").strip().splitlines()[-5:]
+        raise Unavailable("\n".join([f"{command[0]} ended with {error.returncode}", *said])) from None
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"{command[0]} did not end within {FETCH_SECONDS} s") from None
+
+
+def _dies_with_parent() -> list[str]:
+    # A test run that is killed must not leave a broker behind.
+    return ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+
+
+@contextlib.contextmanager
+def running_broker(folder: Path) -> Iterator[Broker]:
+    """Give the user's broker, or one of our own for as long as the block runs; raises `Unavailable`."""
+    named = os.environ.get("K2_TEST_KAFKA")
+    if named:
+        broker = Broker(named)
+        broker.wait_ready()
+        yield broker
+        return
+    own = OwnBroker(folder, cached_jars())
+    own.format()
+    try:
+        own.start()
+        yield own
+    finally:
+        own.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker for all tests of the run; skips with the reason where there is none."""
+    with contextlib.ExitStack() as stack:
+        folder = tmp_path_factory.mktemp("kafka")
+        try:
+            broker = stack.enter_context(running_broker(folder))
+        except Unavailable as error:
+            pytest.skip(str(error))
+        yield broker
+        if isinstance(broker, OwnBroker):
+            broker.stop()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def own_kafka_broker(kafka_broker: Broker) -> OwnBroker:
+    """The broker, if tests may stop it and log in to it."""
+    if not isinstance(kafka_broker, OwnBroker):
+        pytest.skip("K2_TEST_KAFKA names a broker that tests must not stop")
+    return kafka_broker
