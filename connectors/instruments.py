@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
+from config.names import unknown
 from config.settings import Settings
 from config.yaml_file import read_yaml_mapping
 from connectors.venues.registry import VENUES, build_instruments
@@ -61,15 +62,7 @@ def find_symbol(instruments: Instruments, name: str) -> str:
     if wanted not in spellings:
         near = difflib.get_close_matches(wanted, spellings, n=1)
         nearest = spellings[near[0]] if near else None
-        raise ConfigError(unknown(f"symbol of {instruments.exchange}", name, instruments.by_canonical, "listed in the instruments file", nearest))
+        raise ConfigError(
+            unknown(f"symbol of {instruments.exchange}", name, instruments.by_canonical, "listed in the instruments file", nearest)
+        )
     return spellings[wanted]
-
-
-def unknown(what: str, name: str, known: Iterable[str], where: str = "known", nearest: str | None = None) -> str:
-    """Return the text of an error about a name that is none of the known ones; offers the nearest."""
-    names = list(known)
-    if nearest is None:
-        nearest = next(iter(difflib.get_close_matches(name.strip().lower(), names, n=1)), None)
-    hint = f"did you mean {nearest}? " if nearest is not None else ""
-    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    return f"no {what} is called {name!r}: {hint}({where}: {shown or 'none'})"
