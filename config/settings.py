@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from config.durations import parse_seconds, to_us
@@ -100,7 +102,7 @@ class Settings(BaseSettings):
     partitions: int = Field(4, description="partitions of a new raw topic; fixed for its life", ge=1, le=1024)
     raw_retention: Seconds = Field(
         Decimal(0),
-        description="how long raw records are kept once every table has them; 0: for ever. Set on creation where the broker keeps them",
+        description="how long raw records are kept once every table has them; 0: for ever. SQLite only: Kafka topics have `retention.ms`, also as an option of the URL",
     )
 
     @model_validator(mode="before")
@@ -108,6 +110,14 @@ class Settings(BaseSettings):
     def _empty_is_absent(cls, values: Any) -> Any:
         # `instruments:` with nothing behind it in YAML is null, and means the default, as an empty variable does.
         return {k: v for k, v in values.items() if v is not None and v != ""} if isinstance(values, dict) else values
+
+    @field_validator("warm_url")
+    @classmethod
+    def _no_password(cls, url: str) -> str:
+        # URLs are printed and saved in run.json.
+        if url and urlsplit(url).password is not None:
+            raise ValueError("holds a password: put it in K2_WARM_PASSWORD, since URLs are logged and saved")
+        return url
 
     @model_validator(mode="after")
     def _complete(self) -> Settings:
@@ -137,8 +147,17 @@ class Settings(BaseSettings):
             contiguous_ids=contiguous_ids,
         )
 
+    def warm_address(self) -> str:
+        """Return `warm_url` with its user and password in it: for the driver, never for a message or a file."""
+        parts = urlsplit(self.warm_url)
+        if not self.warm_url:
+            return ""
+        user, password = parts.username or quote(self.warm_user, safe=""), quote(self.warm_password.get_secret_value(), safe="")
+        login = f"{user}:{password}" if password else user
+        return urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc.rpartition('@')[2]}"))
+
     def topic_options(self) -> dict[str, Any]:
-        """Return what the topic log's constructor takes beside its URL."""
+        """Return what the topic log's constructor takes beside its URL: nothing, today."""
         return {}
 
     @classmethod
@@ -214,7 +233,7 @@ def _explain(error: ValidationError, file: YamlMapping) -> str:
 
 
 def _shown(name: str, value: Any) -> str:
-    return "********" if "password" in name else repr(value)
+    return "********" if "password" in name else re.sub(r"(://[^/@:]*:)[^@]*@", r"\1********@", repr(value))
 
 
 def _lower(message: str) -> str:

@@ -185,6 +185,24 @@ def test_password_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.warm_password.get_secret_value() == "hunter2"
 
 
+def test_password_in_a_url_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K2_WARM_URL", "http://me:hunter2@host:8123")
+    with pytest.raises(ConfigError, match="K2_WARM_PASSWORD") as caught:
+        load_settings()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_warm_address_carries_user_and_password_for_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().warm_address() == ""
+    monkeypatch.setenv("K2_WARM_URL", "http://host:8123")
+    assert load_settings().warm_address() == "http://default@host:8123"
+    monkeypatch.setenv("K2_WARM_USER", "k2")
+    monkeypatch.setenv("K2_WARM_PASSWORD", "a/b@c")
+    assert load_settings().warm_address() == "http://k2:a%2Fb%40c@host:8123"
+    monkeypatch.setenv("K2_WARM_URL", "http://you@host:8123")
+    assert load_settings().warm_address() == "http://you:a%2Fb%40c@host:8123"
+
+
 def test_packaged_file_changes_nothing_and_names_every_setting() -> None:
     assert read_settings_file().values == {}
     text = reference.TEMPLATE.read_text()
