@@ -1,0 +1,47 @@
+"""Compile the few loops that walk trade by trade.
+
+Rules of compiled functions here: arguments are arrays and 64-bit scalars, no Python objects. Never mix signed and unsigned
+operands in one expression: numba follows numpy and makes a float of them. Compilation happens at the first call and is
+kept on disk beside the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, TypeVar, cast
+
+from numba import njit
+from numba.core.dispatcher import Dispatcher
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """Return `function` compiled on first use, without the interpreter lock, cached on disk.
+
+    Integer overflow wraps and division by zero is undefined, as in C.
+    """
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        dispatcher = njit(cache=True, **options)(function)
+    except RuntimeError:  # nowhere to write a cache: compile in every process
+        return cast("Function", njit(**options)(function))
+    _tie_to_callees(dispatcher)
+    return cast("Function", dispatcher)
+
+
+def _tie_to_callees(dispatcher: Any) -> None:
+    # The cache of a function is dropped when its own file changes, but code and constants that it takes from other files
+    # are part of the machine code as well. Their stamps join its own, so that an update of either recompiles.
+    function: FunctionType = dispatcher.py_func
+    used = [function.__globals__.get(name) for name in function.__code__.co_names]
+    stamps = [_stamp(value) for value in used if isinstance(value, Dispatcher)]
+    constants = [repr(value) for value in used if isinstance(value, int) or hasattr(value, "dtype")]
+    file = dispatcher._cache._cache_file  # noqa: SLF001 - numba has no public way; tests/unit/market/test_jit.py watches it
+    file._source_stamp = (file._source_stamp, tuple(stamps), tuple(constants))  # noqa: SLF001
+
+
+def _stamp(dispatcher: Any) -> Any:
+    cache = dispatcher._cache  # noqa: SLF001
+    return cache._cache_file._source_stamp if hasattr(cache, "_cache_file") else None  # noqa: SLF001
