@@ -88,7 +88,8 @@ def batches(workload: Workload, exchange: str, partitions: int = 4, step: int = 
             mine = np.flatnonzero(code == c)
             ids[mine] = next_id[c] + np.arange(len(mine))
             next_id[c] += len(mine)
-        frames = _FRAMES[exchange](symbols, code, ids, times, walk, quantity, buy, rng)
+        columns = [c.tolist() for c in (code, ids, times, walk, quantity, buy, rng.random(n))]
+        frames = _FRAMES[exchange](_Drawn(symbols, *columns))
         yield state.records(_disturbed(frames, workload.trouble, rng), last=first + n >= total), n
 
 
@@ -149,66 +150,73 @@ def _to_batch(rows: list[tuple[str, str, int, str | None, bytes]]) -> pa.RecordB
     return pa.RecordBatch.from_pydict({f.name: list(columns[f.name]) for f in APPEND_SCHEMA}, schema=APPEND_SCHEMA)
 
 
-def _binance(symbols: list[str], code, ids, times, price, quantity, buy, rng) -> list[_Frame]:  # type: ignore[no-untyped-def]
-    names = [s.replace("/", "") for s in symbols]
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """Columns of drawn trades, one entry a trade, in order of time."""
+
+    symbols: list[str]
+    code: list[int]
+    ids: list[int]
+    times: list[int]
+    price: list[float]
+    quantity: list[float]
+    buy: list[bool]
+    close: list[float]  # uniform draws that decide where frames of several trades end
+
+
+def _binance(d: _Drawn) -> list[_Frame]:
+    names = [s.replace("/", "") for s in d.symbols]
     return [
         (
             c,
             t,
             f'{{"e":"trade","E":{t // 1000 + 1},"s":"{names[c]}","t":{i},"p":"{p:.8f}","q":"{q:.8f}","T":{t // 1000},"m":{"false" if b else "true"},"M":true}}',
         )
-        for c, i, t, p, q, b in zip(code.tolist(), ids.tolist(), times.tolist(), price.tolist(), quantity.tolist(), buy.tolist(), strict=True)
+        for c, i, t, p, q, b in zip(d.code, d.ids, d.times, d.price, d.quantity, d.buy, strict=True)
     ]
 
 
-def _grouped(code, rng, mean: float) -> list[list[int]]:  # type: ignore[no-untyped-def]
-    # Consecutive trades of one symbol share a frame; groups close at random so that frames hold `mean` trades or so.
+def _grouped(d: _Drawn, mean: float) -> list[list[int]]:
+    # Consecutive trades of one symbol share a frame; frames close at random so that they hold `mean` trades or so.
     open_groups: dict[int, list[int]] = {}
     order: list[list[int]] = []
-    close = rng.random(len(code)) < 1.0 / mean
-    for index, c in enumerate(code.tolist()):
+    for index, c in enumerate(d.code):
         group = open_groups.get(c)
         if group is None or index - group[0] > 50:
             group = []
             open_groups[c] = group
             order.append(group)
         group.append(index)
-        if close[index]:
+        if d.close[index] < 1.0 / mean:
             del open_groups[c]
     return order
 
 
-def _kraken(symbols, code, ids, times, price, quantity, buy, rng) -> list[_Frame]:  # type: ignore[no-untyped-def]
+def _kraken(d: _Drawn) -> list[_Frame]:
     frames = []
-    for group in _grouped(code, rng, 1.4):
+    for group in _grouped(d, 1.4):
         last = group[-1]
         body = ",".join(
-            f'{{"symbol":"{symbols[code[i]]}","side":"{"buy" if buy[i] else "sell"}","price":{price[i]:.4f},"qty":{quantity[i]:.8f},'
-            f'"ord_type":"{"limit" if i % 3 else "market"}","trade_id":{ids[i]},"timestamp":"{_iso(int(times[i]))}"}}'
+            f'{{"symbol":"{d.symbols[d.code[i]]}","side":"{"buy" if d.buy[i] else "sell"}","price":{d.price[i]:.4f},"qty":{d.quantity[i]:.8f},'
+            f'"ord_type":"{"limit" if i % 3 else "market"}","trade_id":{d.ids[i]},"timestamp":"{_iso(d.times[i])}"}}'
             for i in group
         )
-        frames.append((int(code[last]), int(times[last]), f'{{"channel":"trade","type":"update","data":[{body}]}}'))
+        frames.append((d.code[last], d.times[last], f'{{"channel":"trade","type":"update","data":[{body}]}}'))
     return frames
 
 
-def _coinbase(symbols, code, ids, times, price, quantity, buy, rng) -> list[_Frame]:  # type: ignore[no-untyped-def]
+def _coinbase(d: _Drawn) -> list[_Frame]:
     frames = []
-    for sequence, group in enumerate(_grouped(code, rng, 2.5)):
+    for sequence, group in enumerate(_grouped(d, 2.5)):
         last = group[-1]
-        name = symbols[code[last]].replace("/", "-")
+        name = d.symbols[d.code[last]].replace("/", "-")
         body = ",".join(
-            f'{{"product_id":"{name}","trade_id":"{ids[i]}","price":"{price[i]:.2f}","size":"{quantity[i]:.8f}",'
-            f'"time":"{_iso(int(times[i]))}","side":"{"SELL" if buy[i] else "BUY"}"}}'
+            f'{{"product_id":"{name}","trade_id":"{d.ids[i]}","price":"{d.price[i]:.2f}","size":"{d.quantity[i]:.8f}",'
+            f'"time":"{_iso(d.times[i])}","side":"{"SELL" if d.buy[i] else "BUY"}"}}'
             for i in reversed(group)
         )
-        stamp = _iso(int(times[last]))[:-1] + "123Z"
-        frames.append(
-            (
-                int(code[last]),
-                int(times[last]),
-                f'{{"channel":"market_trades","timestamp":"{stamp}","sequence_num":{sequence},"events":[{{"type":"update","trades":[{body}]}}]}}',
-            )
-        )
+        head = f'{{"channel":"market_trades","timestamp":"{_iso(d.times[last])[:-1]}123Z","sequence_num":{sequence}'
+        frames.append((d.code[last], d.times[last], f'{head},"events":[{{"type":"update","trades":[{body}]}}]}}'))
     return frames
 
 

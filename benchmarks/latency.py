@@ -19,7 +19,7 @@ import clickhouse_connect
 import numpy as np
 import pyarrow as pa
 
-from connectors.topics.base import APPEND_SCHEMA
+from connectors.topics.base import APPEND_SCHEMA, TopicLog
 from connectors.topics.registry import open_topics
 from market.instrument import partition_of
 from market.record import topic_name
@@ -91,7 +91,7 @@ def _client(home: Path, flow: subprocess.Popen[bytes]) -> clickhouse_connect.dri
     raise SystemExit(f"the flow did not come up: {(home / 'flow.log').read_text()[-2000:]}")
 
 
-def _probe(home: Path, log, flow: subprocess.Popen[bytes], seconds: int, rate: int) -> dict[str, float]:  # type: ignore[no-untyped-def]
+def _probe(home: Path, log: TopicLog, flow: subprocess.Popen[bytes], seconds: int, rate: int) -> dict[str, float]:
     client = _client(home, flow)
     rng, ids, latencies, price, asserted = np.random.default_rng(1), {}, [], 100, time.time_ns() // 1000 - 5_000_000
     members = {p: [s for s in SYMBOLS if partition_of(s, 4) == p] for p in range(4)}
@@ -106,7 +106,10 @@ def _probe(home: Path, log, flow: subprocess.Popen[bytes], seconds: int, rate: i
         appended = time.perf_counter()
         if beat % 10 == 0:
             to_us = time.time_ns() // 1000 - 100_000
-            bodies = {p: json.dumps({"feed": "probe", "exchange": "binance", "from_us": asserted, "to_us": to_us, "symbols": m}) for p, m in members.items()}
+            bodies = {
+                p: json.dumps({"feed": "probe", "exchange": "binance", "from_us": asserted, "to_us": to_us, "symbols": m})
+                for p, m in members.items()
+            }
             log.append(topic_name("binance"), {p: _batch([("", b)], "marker") for p, b in bodies.items()})
             asserted = to_us
         while True:
@@ -121,7 +124,13 @@ def _probe(home: Path, log, flow: subprocess.Popen[bytes], seconds: int, rate: i
         due = max(due + BEAT, time.perf_counter() - BEAT)
         time.sleep(max(0.0, due - time.perf_counter()))
     p50, p90, p99 = np.percentile(latencies, [50, 90, 99])
-    return {"p50_ms": round(p50, 1), "p90_ms": round(p90, 1), "p99_ms": round(p99, 1), "max_ms": round(max(latencies), 1), "probes": len(latencies)}
+    return {
+        "p50_ms": round(p50, 1),
+        "p90_ms": round(p90, 1),
+        "p99_ms": round(p99, 1),
+        "max_ms": round(max(latencies), 1),
+        "probes": len(latencies),
+    }
 
 
 def main() -> None:

@@ -119,7 +119,9 @@ def write_parquet(tables: dict[str, list[pa.RecordBatch]], folder: Path) -> None
 
 def insert_arrow(endpoint: Endpoint, tables: dict[str, list[pa.RecordBatch]]) -> float:
     """Insert the rows of each table into a fresh plain copy of it; return the seconds that the inserts took."""
-    client = clickhouse_connect.get_client(dsn=endpoint.url, username=endpoint.user, password=endpoint.password, settings={"async_insert": 0})
+    client = clickhouse_connect.get_client(
+        dsn=endpoint.url, username=endpoint.user, password=endpoint.password, settings={"async_insert": 0}
+    )
     spent = 0.0
     for name, batches in tables.items():
         copy = f"k2.bench_{uuid.uuid4().hex}"

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+from connectors.venues.registry import build_instruments, venue
 
 from benchmarks import limits
 from benchmarks.generate import Workload, batches, fill, write_instruments
 from benchmarks.report import Figure
 from connectors.topics.registry import open_topics
-from connectors.venues.registry import build_instruments, venue
 from dataflows.stages import ShardStage, VenueSetup, decode_with
 from market.output import TableOutput
 from market.record import RawBatch, topic_name
@@ -62,7 +62,9 @@ class Bench:
     def setups(self) -> dict[str, VenueSetup]:
         """Return decoders, instruments and rules of the workload."""
         listed = self.workload.instruments()
-        return {e: VenueSetup(venue(e), build_instruments(e, list(s)), Rules(contiguous_ids=venue(e).contiguous_ids)) for e, s in listed.items()}
+        return {
+            e: VenueSetup(venue(e), build_instruments(e, list(s)), Rules(contiguous_ids=venue(e).contiguous_ids)) for e, s in listed.items()
+        }
 
     def batches(self) -> Iterator[RawBatch]:
         """Yield the raw batches of all partitions."""
@@ -152,7 +154,11 @@ def compute(bench: Bench) -> list[Figure]:
         bench._outputs += stages.setdefault(item[0].shard, ShardStage(setups, None)).apply(item)
     spent_folding = time.perf_counter() - start
     total = spent_decoding + spent_folding
-    return [*per_venue, _rate(bench, "sequence and fold", spent_folding), _rate(bench, "compute: decode + sequence + fold, one core", total)]
+    return [
+        *per_venue,
+        _rate(bench, "sequence and fold", spent_folding),
+        _rate(bench, "compute: decode + sequence + fold, one core", total),
+    ]
 
 
 def trouble(bench: Bench) -> list[Figure]:

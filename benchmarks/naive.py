@@ -104,7 +104,9 @@ def _fold(candle: Candle, trade: tuple[datetime, float, float]) -> Candle:
 
 
 def _merge(left: Candle, right: Candle) -> Candle:
-    return Candle(left.open, max(left.high, right.high), min(left.low, right.low), right.close, left.volume + right.volume, left.count + right.count)
+    return Candle(
+        left.open, max(left.high, right.high), min(left.low, right.low), right.close, left.volume + right.volume, left.count + right.count
+    )
 
 
 def build(url: str, exchanges: list[str], partitions: int) -> Dataflow:

@@ -30,7 +30,10 @@ def table(figures: Sequence[Figure]) -> str:
 
 def page(figures: Sequence[Figure], trades: int, machine: Mapping[str, object]) -> str:
     """Return docs/performance.md."""
-    rows = "\n".join(f"| {f.name} | {f'{f.rate / 1000:,.0f} k/s' if f.rate else ''} | {f'{1e9 / f.rate:,.0f} ns' if f.rate else ''} | {f.other} |" for f in figures)
+    rows = "\n".join(
+        f"| {f.name} | {f'{f.rate / 1000:,.0f} k/s' if f.rate else ''} | {f'{1e9 / f.rate:,.0f} ns' if f.rate else ''} | {f.other} |"
+        for f in figures
+    )
     return f"""# Performance
 
 Written by `python -m benchmarks --docs` in one run: {trades:,} generated trades of three venues and 200 symbols (Zipf), on

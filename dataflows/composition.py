@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from bytewax.dataflow import Dataflow
+from connectors.venues.registry import venue
 
 from config.run_file import update_run
 from config.settings import Settings, load_settings
 from connectors.instruments import load_instruments
 from connectors.topics.base import TopicLog
 from connectors.topics.registry import open_topics
-from connectors.venues.registry import venue
 from dataflows import stages
 from dataflows.engine import Control, ReadLimits, Tables, Topics, sorted_parts
 from dataflows.stores import ColdStore, WarmStore
@@ -73,7 +73,10 @@ class Platform:
     def setups(self) -> dict[str, stages.VenueSetup]:
         """Return decoder, instruments and rules of every exchange in the instruments file."""
         listed = load_instruments(self.settings)
-        return {name: stages.VenueSetup(venue(name), instruments, self.settings.rules(venue(name).contiguous_ids)) for name, instruments in listed.items()}
+        return {
+            name: stages.VenueSetup(venue(name), instruments, self.settings.rules(venue(name).contiguous_ids))
+            for name, instruments in listed.items()
+        }
 
     def exchanges(self) -> tuple[str, ...]:
         """Return listed exchanges and those whose topics are still there: saved state of a partition must find it again."""
@@ -119,7 +122,9 @@ class Platform:
             open_log=functools.partial(open_topics, self.settings.topics_url, **self.settings.topic_options()),
             exchanges=exchanges,
             control=self.control,
-            limits=ReadLimits(self.settings.batch_records, self.settings.epoch_records, timedelta(seconds=float(self.settings.poll_interval))),
+            limits=ReadLimits(
+                self.settings.batch_records, self.settings.epoch_records, timedelta(seconds=float(self.settings.poll_interval))
+            ),
             until=self.until,
             parked=frozenset(exchanges) - frozenset(setups),
             frontiers=self.frontiers(),

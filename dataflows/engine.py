@@ -138,7 +138,9 @@ class TopicPart(StatefulSourcePartition[RawBatch, bytes]):
             return start
         saved = json.loads(state)
         if saved["version"] != POSITION_VERSION:
-            raise SchemaMismatch(f"saved position of {self.shard} has version {saved['version']}, this is {POSITION_VERSION}: run `k2 recover`")
+            raise SchemaMismatch(
+                f"saved position of {self.shard} has version {saved['version']}, this is {POSITION_VERSION}: run `k2 recover`"
+            )
         if saved["generation"] != self.generation:
             raise Refused(
                 f"{self.topic} is another topic than the one the saved state comes from (generation {self.generation}, saved "
@@ -177,7 +179,7 @@ class TopicPart(StatefulSourcePartition[RawBatch, bytes]):
 
     def next_awake(self) -> datetime | None:
         """Poll again at once after a batch, after the poll interval when there was nothing."""
-        return datetime.now(UTC) + self.source.limits.poll_interval if self.idle else None  # noqa: DTZ005 the engine's timer
+        return datetime.now(UTC) + self.source.limits.poll_interval if self.idle else None
 
     @_guarded
     def snapshot(self) -> bytes:

@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 import structlog
 
@@ -43,7 +43,9 @@ class ExecutionLock:
             if not _try_lock(file):
                 holder = _holder(file)
                 if not take_over:
-                    raise Locked(f"{self.path} is held by process {holder or 'unknown'}: a flow is running here. Stop it, or use `k2 run --take-over`")
+                    raise Locked(
+                        f"{self.path} is held by process {holder or 'unknown'}: a flow is running here. Stop it, or use `k2 run --take-over`"
+                    )
                 _end(file, holder)
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
@@ -52,6 +54,14 @@ class ExecutionLock:
             raise
         self._file = file
 
+    def _make_way(self, file: int, *, take_over: bool) -> None:
+        holder = _holder(file)
+        if not take_over:
+            raise Locked(
+                f"{self.path} is held by process {holder or 'unknown'}: a flow is running here. Stop it, or use `k2 run --take-over`"
+            )
+        _end(file, holder)
+
     def release(self) -> None:
         """Unlock; the file stays, since removing it would let two processes lock two files of one name."""
         if self._file is not None:
@@ -59,7 +69,7 @@ class ExecutionLock:
             os.close(self._file)
             self._file = None
 
-    def __enter__(self) -> ExecutionLock:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

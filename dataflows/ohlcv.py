@@ -9,15 +9,13 @@ and config/k2.yaml) or with `k2 run`, which adds the recovery folder, the lock a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
-from connectors.venues.base import Venue
 from dataflows.composition import Platform
-from dataflows.engine import Control, Stage, StageLogic, Tables, Topics
-from market.instrument import Instruments
+from dataflows.engine import StageLogic, Tables, Topics
 from market.output import TableOutput
 from market.record import RawBatch
 from market.trade import Decoded

@@ -93,7 +93,9 @@ def prepare_recovery(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if not any(folder.glob("part-*.sqlite3")):
         if any(folder.iterdir()):
-            raise Refused(f"{folder} holds files but no recovery store: it is damaged or not ours. Run `k2 recover`, or point K2_RECOVERY_DIR elsewhere")
+            raise Refused(
+                f"{folder} holds files but no recovery store: it is damaged or not ours. Run `k2 recover`, or point K2_RECOVERY_DIR elsewhere"
+            )
         init_db_dir(folder, RECOVERY_PARTITIONS)
         log.info("recovery_folder_created", folder=str(folder))
     return folder

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from connectors.venues.base import Venue
+from market.shard import Shard
+
 from dataflows.engine import Control, StageLogic
 from market.instrument import Instruments
 from market.output import TableOutput
 from market.record import RawBatch
 from market.rules import Rules
-from market.shard import Shard
 from market.trade import Decoded
 
 
@@ -54,7 +55,11 @@ class ShardStage:
         maker = setup.venue.native_side_is_maker
         if self._state is None:
             return Shard(
-                exchange=batch.exchange, partition=batch.partition, instruments=setup.instruments, rules=setup.rules, native_side_is_maker=maker
+                exchange=batch.exchange,
+                partition=batch.partition,
+                instruments=setup.instruments,
+                rules=setup.rules,
+                native_side_is_maker=maker,
             )
         return Shard.load(
             self._state,

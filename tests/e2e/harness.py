@@ -79,7 +79,9 @@ class Home:
     def audit(self) -> None:
         """Fail unless raw topic, warm and cold agree."""
         done = self.k2("audit", check=False)
-        assert done.returncode == 0, f"audit exited {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}\n--- flow\n{self.log_tail()}"
+        assert done.returncode == 0, (
+            f"audit exited {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}\n--- flow\n{self.log_tail()}"
+        )
 
     def stop(self) -> None:
         """Stop the warm store and whatever still runs here."""

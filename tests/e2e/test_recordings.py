@@ -38,7 +38,13 @@ def test_minutes_equal_the_official_klines(loaded: Home, store: str) -> None:
         official = {int(r["open_time_ms"]) // 1000: r for r in csv.DictReader(file)}
     for start_us in COMPLETE:
         start = start_us // 1_000_000
-        for ours, theirs in {"open_price": "open", "high_price": "high", "low_price": "low", "close_price": "close", "volume": "volume"}.items():
+        for ours, theirs in {
+            "open_price": "open",
+            "high_price": "high",
+            "low_price": "low",
+            "close_price": "close",
+            "volume": "volume",
+        }.items():
             assert rows[start][ours] == Decimal(official[start][theirs]), (start, ours)
         assert rows[start]["is_closed"]
         assert rows[start]["is_complete"], start
@@ -49,7 +55,17 @@ def test_five_minutes_equal_the_official_klines_in_every_column(loaded: Home, st
     rows = {int(r["window_start"].timestamp() * 1000): r for r in candles(loaded, store, "5m").to_dicts()}
     with next((DATA / "binance").glob("*5m*.csv")).open() as file:
         official = {int(r[0]): r for r in csv.reader(file)}
-    columns = ["open_price", "high_price", "low_price", "close_price", "volume", "quote_volume", "trade_count", "taker_buy_volume", "taker_buy_quote_volume"]
+    columns = [
+        "open_price",
+        "high_price",
+        "low_price",
+        "close_price",
+        "volume",
+        "quote_volume",
+        "trade_count",
+        "taker_buy_volume",
+        "taker_buy_quote_volume",
+    ]
     for start in (1723161300_000, 1723161600_000):
         kline = official[start]
         theirs = [Decimal(kline[i]) for i in (1, 2, 3, 4, 5, 7, 8, 9, 10)]

@@ -47,7 +47,17 @@ def append(where: Home, canonical: str, frames: list[tuple[str, int, str | None]
 
 def trade(number: int, time_us: int, price: str, quantity: str = "1.5") -> str:
     return json.dumps(
-        {"e": "trade", "E": time_us // 1000, "s": "C000USDT", "t": number, "p": price, "q": quantity, "T": time_us // 1000, "m": False, "M": True}
+        {
+            "e": "trade",
+            "E": time_us // 1000,
+            "s": "C000USDT",
+            "t": number,
+            "p": price,
+            "q": quantity,
+            "T": time_us // 1000,
+            "m": False,
+            "M": True,
+        }
     )
 
 
@@ -80,5 +90,3 @@ def test_trade_beyond_the_horizon_revises_exactly_its_candle_once_in_both_stores
             assert revised["trade_count"].item() == 2
             assert str(revised["high_price"].item()).rstrip("0") == "250.25"
             assert revised["revision"].item() == 1
-
-
