@@ -22,6 +22,7 @@ from connectors.topics.registry import open_topics
 from market.errors import ConfigError, InvariantViolation, PositionLost
 from market.record import RAW_SCHEMA
 from tests.records import numbered, offsets, payloads, read_all, records
+from tests.servers.kafka import Broker
 
 CHILD = Path(__file__).with_name("topic_child.py")
 ROOT = CHILD.parents[2]
@@ -54,12 +55,19 @@ def memory_logs(folder: Path) -> Iterator[Logs]:
     yield Logs(lambda: log, None, clock)
 
 
-IMPLEMENTATIONS = {"sqlite": sqlite_logs, "memory": memory_logs}
+def kafka_logs(broker: Broker) -> Iterator[Logs]:
+    yield Logs(lambda: open_topics(broker.url), broker.url, expires=False)
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
+@pytest.fixture(params=["sqlite", "memory", "kafka"])
 def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Logs]:
-    with contextlib.contextmanager(IMPLEMENTATIONS[request.param])(tmp_path) as found:
+    # The broker is asked for by name: without one, only the tests of this log are skipped.
+    started = {
+        "sqlite": lambda: sqlite_logs(tmp_path),
+        "memory": lambda: memory_logs(tmp_path),
+        "kafka": lambda: kafka_logs(request.getfixturevalue("kafka_broker")),
+    }
+    with contextlib.contextmanager(started[request.param])() as found:
         yield found
         for log in found.opened:
             log.close()
