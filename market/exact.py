@@ -87,6 +87,7 @@ def from_arrow(array: pa.Array) -> Decimals:
     if array.type != DECIMAL or array.null_count:
         raise TypeError(f"not a {DECIMAL} array without nulls: {array.type}, {array.null_count} nulls")
     words: Decimals = np.frombuffer(array.buffers()[1], np.uint64).reshape(-1, 2)[array.offset : array.offset + len(array)]
+    words.flags.writeable = False  # whatever the buffer allows: compiled functions are specialised on it
     return words
 
 
