@@ -1,0 +1,60 @@
+"""`k2 load`: captured frames, or exported raw records, into a raw topic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cli.screen import Meter, meter, say
+from config.settings import load_settings
+from connectors.instruments import find_exchange, load_instruments
+from connectors.loader import LoadedFile, Progress, load_capture
+from connectors.raw_file import is_raw_export, load_raw
+from connectors.topics.registry import open_topics
+from connectors.venues.registry import venue
+from market.errors import ConfigError
+
+
+def load(exchange: str, files: Sequence[Path], *, quiet: bool) -> None:
+    """Load files in the given order; tells what each became.
+
+    Raises:
+        ConfigError: an unknown exchange, or a file that is missing or cannot be read; that file and those after it are not loaded.
+        Refused: raw records of a topic with another partition count.
+    """
+    settings = load_settings()
+    instruments = find_exchange(load_instruments(settings), exchange)
+    missing = [str(path) for path in files if not path.is_file()]
+    if missing:
+        raise ConfigError(f"no such file: {', '.join(missing)}")
+    settings.home.mkdir(parents=True, exist_ok=True)
+    log = open_topics(settings.topics_url, **settings.topic_options())
+    try:
+        for path in files:
+            with meter(path.name, quiet=quiet) as shown:
+                if is_raw_export(path):
+                    loaded = load_raw(log, instruments.exchange, path, partitions=settings.partitions, progress=_on(shown))
+                else:
+                    (loaded,) = load_capture(
+                        log,
+                        instruments.exchange,
+                        venue(instruments.exchange),
+                        instruments,
+                        [path],
+                        partitions=settings.partitions,
+                        progress=_on(shown),
+                    )
+            if not quiet:
+                say(describe(loaded))
+    finally:
+        log.close()
+
+
+def describe(loaded: LoadedFile) -> str:
+    """Return one line about a loaded file."""
+    symbols = ", ".join(loaded.symbols[:6]) + (f" and {len(loaded.symbols) - 6} more" if len(loaded.symbols) > 6 else "")
+    return f"{loaded.path}: {loaded.frames:,} frames, {loaded.records:,} records ({loaded.markers:,} markers) of {symbols or 'no listed symbol'}"
+
+
+def _on(shown: Meter) -> Callable[[Progress], None]:
+    return lambda progress: shown.show(progress.done, progress.total, f"{progress.path.name} ({progress.step})")

@@ -1,0 +1,1 @@
+"""Work on what is stored: audit, and later compaction and expiry."""
