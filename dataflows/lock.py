@@ -41,12 +41,7 @@ class ExecutionLock:
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if not _try_lock(file):
-                holder = _holder(file)
-                if not take_over:
-                    raise Locked(
-                        f"{self.path} is held by process {holder or 'unknown'}: a flow is running here. Stop it, or use `k2 run --take-over`"
-                    )
-                _end(file, holder)
+                self._make_way(file, take_over=take_over)
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         except BaseException:
