@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -113,10 +113,9 @@ class Settings(BaseSettings):
 
     @field_validator("warm_url")
     @classmethod
-    def _no_password(cls, url: str) -> str:
-        # URLs are printed and saved in run.json.
-        if url and urlsplit(url).password is not None:
-            raise ValueError("holds a password: put it in K2_WARM_PASSWORD, since URLs are logged and saved")
+    def _no_login(cls, url: str) -> str:
+        if url and urlsplit(url).username is not None:
+            raise ValueError("holds a user: put it in K2_WARM_USER and the password in K2_WARM_PASSWORD, since URLs are logged and saved")
         return url
 
     @model_validator(mode="after")
@@ -146,15 +145,6 @@ class Settings(BaseSettings):
             dedup_horizon_us=to_us(self.dedup_horizon),
             contiguous_ids=contiguous_ids,
         )
-
-    def warm_address(self) -> str:
-        """Return `warm_url` with its user and password in it: for the driver, never for a message or a file."""
-        parts = urlsplit(self.warm_url)
-        if not self.warm_url:
-            return ""
-        user, password = parts.username or quote(self.warm_user, safe=""), quote(self.warm_password.get_secret_value(), safe="")
-        login = f"{user}:{password}" if password else user
-        return urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc.rpartition('@')[2]}"))
 
     def topic_options(self) -> dict[str, Any]:
         """Return what the topic log's constructor takes beside its URL: nothing, today."""

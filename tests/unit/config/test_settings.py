@@ -192,17 +192,6 @@ def test_password_in_a_url_is_refused_and_not_repeated(monkeypatch: pytest.Monke
     assert "hunter2" not in str(caught.value)
 
 
-def test_warm_address_carries_user_and_password_for_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load_settings().warm_address() == ""
-    monkeypatch.setenv("K2_WARM_URL", "http://host:8123")
-    assert load_settings().warm_address() == "http://default@host:8123"
-    monkeypatch.setenv("K2_WARM_USER", "k2")
-    monkeypatch.setenv("K2_WARM_PASSWORD", "a/b@c")
-    assert load_settings().warm_address() == "http://k2:a%2Fb%40c@host:8123"
-    monkeypatch.setenv("K2_WARM_URL", "http://you@host:8123")
-    assert load_settings().warm_address() == "http://you:a%2Fb%40c@host:8123"
-
-
 def test_packaged_file_changes_nothing_and_names_every_setting() -> None:
     assert read_settings_file().values == {}
     text = reference.TEMPLATE.read_text()
