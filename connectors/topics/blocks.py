@@ -8,6 +8,7 @@ row says where it begins, and offsets are dense. Measured on Binance trade frame
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -22,7 +23,7 @@ MAX_BLOCK_BYTES: Final = 8 << 20
 FINAL_LEVEL: Final = 2  # a block of this level is never merged
 _LEVEL_RECORDS: Final = (64, 1_024)  # a block of fewer records, and
 _LEVEL_BYTES: Final = (16 << 10, 256 << 10)  # fewer bytes, is of level 0, or 1
-MERGE_WIDTH: Final = 16  # so many blocks at the end, none above a level, become one of the next
+MERGE_WIDTH: Final = 16  # so many blocks of a level at the end become one of the next
 
 
 def level_of(records: int, size: int) -> int:
@@ -30,19 +31,23 @@ def level_of(records: int, size: int) -> int:
     return sum(records >= r or size >= s for r, s in zip(_LEVEL_RECORDS, _LEVEL_BYTES, strict=True))
 
 
-def level_to_merge(levels_from_end: list[int]) -> int | None:
-    """Return the level whose trailing blocks are to be merged, or None.
+def blocks_to_merge(levels_from_end: Iterable[int]) -> tuple[int, int] | None:
+    """Return (level, how many of the last blocks to merge), or None.
 
-    Each level is merged once it holds `MERGE_WIDTH` blocks at the end, so a record is rewritten at most once a level,
-    however small the appends are, and a partition keeps at most `2 * (MERGE_WIDTH - 1)` small blocks at its end.
+    A level is merged, with the smaller blocks in between, once the end holds `MERGE_WIDTH` blocks of it. A record is thus
+    rewritten at most once a level, however small the appends are, and the end of a partition keeps few small blocks.
 
     Args:
-        levels_from_end: levels of the last blocks, last first.
+        levels_from_end: levels of the blocks, last first.
     """
-    for level in range(FINAL_LEVEL):
-        trailing = levels_from_end[:MERGE_WIDTH]
-        if len(trailing) == MERGE_WIDTH and max(trailing) <= level:
-            return level
+    highest, found = 0, [0] * FINAL_LEVEL
+    for number, level in enumerate(levels_from_end, 1):
+        if level >= FINAL_LEVEL:
+            return None
+        highest = max(highest, level)
+        found[level] += 1
+        if found[highest] == MERGE_WIDTH:
+            return highest, number
     return None
 
 

@@ -4,7 +4,7 @@
     partitions  one row a partition: start and end offset; `end` survives retention, so offsets never start again
     blocks      consecutive records of one partition (`connectors.topics.blocks`); [first_offset, next_offset)
 
-Appends are transactions and fsynced (`docs/decisions/0010-sqlite-log-durability.md`): when `append` returns, the records
+Appends are transactions and fsynced (`docs/decisions/0010-sqlite-log.md`): when `append` returns, the records
 survive the death of the process and of the machine.
 """
 
@@ -187,16 +187,16 @@ class SqliteTopics:
 
     def _merge_small(self, db: sqlite3.Connection, place: tuple[int, int]) -> bool:
         """Merge the small blocks at the end of a partition if there are enough of them; return whether it did."""
-        last = db.execute(
-            "SELECT level FROM blocks WHERE topic_id = ? AND partition = ? ORDER BY next_offset DESC LIMIT ?", (*place, blocks.MERGE_WIDTH)
-        ).fetchall()
-        level = blocks.level_to_merge([level for (level,) in last])
-        if level is None:
+        levels = db.execute("SELECT level FROM blocks WHERE topic_id = ? AND partition = ? ORDER BY next_offset DESC", place)
+        found = blocks.blocks_to_merge(level for (level,) in levels)
+        levels.close()
+        if found is None:
             return False
+        level, count = found
         rows = db.execute(
             "SELECT block_id, first_offset, next_offset, last_append_us, body FROM blocks WHERE topic_id = ? AND partition = ? "
             "ORDER BY next_offset DESC LIMIT ?",
-            (*place, blocks.MERGE_WIDTH),
+            (*place, count),
         ).fetchall()[::-1]
         merged = pa.concat_batches([self._decode(body, following - first) for _, first, following, _, body in rows])
         db.executemany("DELETE FROM blocks WHERE block_id = ?", [(block_id,) for block_id, *_ in rows])

@@ -22,7 +22,7 @@ _DDL: Final = (
     """CREATE TABLE blocks (block_id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, partition INTEGER NOT NULL,
        first_offset INTEGER NOT NULL, next_offset INTEGER NOT NULL, last_append_us INTEGER NOT NULL, level INTEGER NOT NULL,
        body BLOB NOT NULL)""",
-    "CREATE UNIQUE INDEX blocks_by_position ON blocks (topic_id, partition, next_offset)",
+    "CREATE INDEX blocks_by_position ON blocks (topic_id, partition, next_offset, level)",
 )
 WAY_OUT: Final = "restore the file from a backup, or start a new home and load the recordings again"
 
