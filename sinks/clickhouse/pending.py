@@ -1,0 +1,128 @@
+"""Rows on their way to ClickHouse: what waits, what may be inserted next, and how far each topic partition has come.
+
+Plain state without I/O or locks; `warm.py` guards it. Time is passed in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import pyarrow as pa
+
+from market.schema import Layer, Table
+from sinks.clickhouse.claims import Shard
+
+INSERT_ROWS: Final = 131_072  # most rows of one insert: the best rate; more only costs memory
+INSERT_BYTES: Final = 64 << 20
+BULK_ROWS: Final = 50_000  # a bulk table with this much waiting does not wait any longer
+# Least time between the starts of two inserts of a table. An insert of 10 rows costs the server nearly what one of 1,000 does,
+# and all of them leave a part to merge. The first rows after a pause never wait.
+QUICK_SPACING: Final = 0.05
+BULK_SPACING: Final = 0.15
+
+
+@dataclass(slots=True)
+class Position:
+    """How far one table has come in one topic partition. All offsets are first ones not yet taken."""
+
+    frontier: int  # recorded in k2.frontiers
+    written: int  # handed over by the flow
+    stored: int  # in the table
+    waiting: int = 0  # outputs with rows that are not stored yet
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Rows of one output, already without those that the table has."""
+
+    shard: Shard
+    rows: pa.RecordBatch
+    next_offset: int
+
+
+@dataclass(slots=True)
+class Lane:
+    """One table's queue; at most one insert of a table is under way."""
+
+    table: Table
+    positions: dict[Shard, Position] = field(default_factory=dict)
+    items: deque[Item] = field(default_factory=deque)
+    rows: int = 0
+    nbytes: int = 0
+    busy: bool = False
+    last_start: float = float("-inf")
+
+    @property
+    def quick(self) -> bool:
+        """Whether rows of this table are few and awaited."""
+        return self.table.layer in {Layer.GOLD, Layer.TRUTH}
+
+    def put(self, item: Item) -> None:
+        """Append rows."""
+        self.items.append(item)
+        self.rows += item.rows.num_rows
+        self.nbytes += item.rows.nbytes
+        self.positions[item.shard].waiting += 1
+
+    def due(self, now: float, *, at_once: bool) -> float:
+        """Return for how many seconds the next insert should still wait; 0 or less: insert now."""
+        if at_once or (not self.quick and self.rows >= BULK_ROWS):
+            return 0.0
+        return self.last_start + (QUICK_SPACING if self.quick else BULK_SPACING) - now
+
+    def take(self, now: float) -> list[Item]:
+        """Take the next insert's items off the queue, in order."""
+        taken: list[Item] = []
+        rows = nbytes = 0
+        while self.items:
+            item = self.items[0]
+            if taken and (rows + item.rows.num_rows > INSERT_ROWS or nbytes + item.rows.nbytes > INSERT_BYTES):
+                break
+            taken.append(self.items.popleft())
+            rows += item.rows.num_rows
+            nbytes += item.rows.nbytes
+        self.rows -= rows
+        self.nbytes -= nbytes
+        self.busy = True
+        self.last_start = now
+        return taken
+
+    def done(self, items: Iterable[Item]) -> None:
+        """Note that items are stored."""
+        self.busy = False
+        for item in items:
+            position = self.positions.get(item.shard)
+            if position is None:
+                continue  # its partition was let go meanwhile
+            position.waiting -= 1
+            position.stored = position.written if position.waiting == 0 else item.next_offset
+
+    def drop(self, shard: Shard) -> None:
+        """Forget a topic partition and its waiting rows."""
+        self.positions.pop(shard, None)
+        kept = [item for item in self.items if item.shard != shard]
+        self.items = deque(kept)
+        self.rows = sum(item.rows.num_rows for item in kept)
+        self.nbytes = sum(item.rows.nbytes for item in kept)
+
+
+def next_lane(lanes: Iterable[Lane], now: float, *, quick_only: bool, at_once: bool) -> tuple[Lane | None, float | None]:
+    """Choose what an inserter does next: quick tables first, then the bulk table with most rows.
+
+    Returns:
+        The lane, or None and how many seconds to wait before asking again (None: until something is put).
+    """
+    best: Lane | None = None
+    wait: float | None = None
+    for lane in lanes:
+        if lane.busy or not lane.items or (quick_only and not lane.quick):
+            continue
+        due = lane.due(now, at_once=at_once)
+        if due > 0:
+            wait = due if wait is None else min(wait, due)
+        elif best is None or (lane.quick, lane.rows) > (best.quick, best.rows):
+            best = lane
+    return best, wait
