@@ -18,6 +18,7 @@ from market.rules import MAX_AHEAD_US, MIN_TIME_US
 
 UNKNOWN: Final = -1  # no receive time is known of a frame
 NO_SYMBOLS: Final = -1
+_NEVER_US: Final = 1 << 62  # beyond any receive time
 Int64s = npt.NDArray[np.int64]
 
 
@@ -110,7 +111,7 @@ def _look_at(chunk: CapturedChunk, seen: _Seen, venue: FrameReader, instruments:
         # Also of symbols that are not listed: their trades took as long.
         times = event_times(frame)
         if times:
-            plausible = [t for t in times if t >= MIN_TIME_US]
+            plausible = [t for t in times if MIN_TIME_US <= t < _NEVER_US]
             if plausible:
                 seen.live.append(number)
                 seen.earliest.append(min(plausible))

@@ -156,7 +156,7 @@ def test_a_snapshot_of_old_trades_does_not_widen_the_delays(tmp_path: Path, log:
     assert stretches(log) == [(-10, 890, [BTC])]
 
 
-@pytest.mark.parametrize("event_us", [0, 1_000_000_000_000_000, T0 + 2 * HOUR, T0 * 3])
+@pytest.mark.parametrize("event_us", [0, -(10**30), 1_000_000_000_000_000, T0 + 2 * HOUR, T0 * 3, 1 << 62, 10**30])
 def test_a_time_the_flow_refuses_does_not_widen_the_delays(tmp_path: Path, log: MemoryTopics, event_us: int) -> None:
     load(log, capture(tmp_path, (0, trade(BTC, -10)), (500, trade_frame({BTC: [event_us]})), (900, HEARTBEAT)))
     assert stretches(log) == [(-10, 890, [BTC])]
