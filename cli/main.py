@@ -234,7 +234,7 @@ def _fail(message: str, code: int, *, debug: bool) -> None:
 
 def _show_own_warnings_only(*, debug: bool) -> None:
     # Libraries warn about each other; a person at the command line wants to hear only of what they can change.
-    def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if debug or category is UserWarning:
             typer.echo(f"k2: warning: {message}", err=True)
 

@@ -63,7 +63,11 @@ class Meter:
     def show(self, done: int, total: int | None = None, text: str | None = None) -> None:
         """Show how far it is."""
         if self._progress is not None:
-            self._progress.update(self._task, completed=done, total=total, **({} if text is None else {"description": text}))
+            self._progress.update(self._task, completed=done, total=total, description=text)
+
+    def step(self, text: str, done: int, total: int | None) -> None:
+        """Show what is being done and how far it is."""
+        self.show(done, total, text)
 
 
 @contextlib.contextmanager

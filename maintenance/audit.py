@@ -26,14 +26,14 @@ from dataflows.stages import VenueSetup
 from maintenance.compare import Comparison, Difference, compare
 from maintenance.fingerprint import HOUR, HOUR_US, cause_columns, empty, fingerprint, key_of
 from maintenance.replay import Expected, replay, tables_of
-from maintenance.stored import Frontier, Stored
+from maintenance.stored import COLD, WARM, Frontier, Stored, Wanted
 from market.errors import Refused
 from market.record import topic_name
 from market.schema import Layer, Table
+from sinks.clickhouse.ddl import KEPT_DAYS
 
-WARM: Final = "warm"
 _DAY_US: Final = 86_400_000_000
-TIME_TO_LIVE_US: Final = {Layer.BRONZE: 7 * _DAY_US, Layer.SILVER: 30 * _DAY_US}
+TIME_TO_LIVE_US: Final = {layer: days * _DAY_US for layer, days in KEPT_DAYS.items()}
 Progress = Callable[[str, int, int | None], None]  # step, done, total
 
 
@@ -157,7 +157,7 @@ def _compare_table(
         if expected is not None:
             wanted = expected.prints(table, warm=warm)
         elif warm:
-            wanted = _once(found["cold"].rows, table)
+            wanted = _once(found[COLD].rows, table)
         else:  # cold against itself: only copies can differ
             wanted = _once(rows.rows, table)
         ignored = _expired_rows(table, rows.rows, expected, now_us) if warm and table.layer in TIME_TO_LIVE_US else None
@@ -179,7 +179,7 @@ def _stored_rows(store: Stored, table: Table, exchange: str, limits: Mapping[int
     # A partition that the topic does not have is no place for a row to come from: its rows are kept, as unexpected ones.
     limit = pl.col("cause_partition").replace_strict(dict(limits), default=1 << 62, return_dtype=pl.Int64)
     parts, later = [empty(table)], [empty(table).select(key)]
-    for batch in store.rows(table, exchange):
+    for batch in store.rows(table, Wanted(exchange)):
         frame = fingerprint(table, batch, warm=warm).with_columns(
             cause_partition=pl.Series(pl.from_arrow(batch.column(partition))).cast(pl.Int64),
             cause_offset=pl.Series(pl.from_arrow(batch.column(offset))),

@@ -1,0 +1,125 @@
+"""`k2 status`: how far every table has come, in both stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import orjson
+import polars as pl
+import typer
+
+from cli.arguments import utc
+from cli.formats import TIME_FORMAT
+from cli.logs import configure_logs
+from cli.reading import STORES, Reading
+from cli.screen import print_table, say
+from config.settings import load_settings
+from maintenance.fingerprint import cause_columns
+from maintenance.stored import WARM, Frontier, Stored, Wanted, census
+from market.errors import PipelineError
+from market.record import topic_name
+from market.schema import Layer, Table, bronze_table
+
+_HEADINGS: Final = ("table", "store", "topic", ">part", ">frontier", ">end", ">lag", ">rows", "last commit")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far one table of one store has come in one topic partition; None: not known, or not there yet."""
+
+    table: str
+    store: str
+    topic: str
+    partition: int
+    frontier: int | None
+    end_offset: int
+    lag: int
+    rows: int | None
+    last_commit: str | None
+
+
+def status(*, as_json: bool) -> None:
+    """Print all positions; starts nothing, and says what does not run."""
+    configure_logs()
+    with Reading(load_settings(), start=False) as reading:
+        positions = read_positions(reading)
+    if as_json:
+        typer.echo(orjson.dumps([asdict(p) for p in positions], option=orjson.OPT_INDENT_2))
+    elif positions:
+        print_table(_HEADINGS, [_line(p) for p in positions])
+
+
+def read_positions(reading: Reading) -> list[Position]:
+    """Return the position of every table of both stores in every topic partition; a store that cannot be read has none."""
+    try:
+        ends = {exchange: reading.log.end_offsets(topic_name(exchange)) for exchange in reading.with_topics()}
+    except PipelineError as error:
+        say(f"topics: {error}")
+        return []
+    if not ends:
+        say(f"no raw topic in {reading.settings.topics_url} yet: `k2 load` or `k2 run` creates them")
+    positions: list[Position] = []
+    for name in STORES:
+        store, frontiers = _open(reading, name)
+        for exchange, offsets in ends.items():
+            for table in _tables(reading, exchange):
+                rows = _rows(store, table, exchange)
+                for partition, end in enumerate(offsets):
+                    frontier = frontiers.get((table.name, topic_name(exchange), partition))
+                    positions.append(_position(table, name, exchange, partition, end, frontier, rows))
+    return positions
+
+
+def _tables(reading: Reading, exchange: str) -> list[Table]:
+    own = bronze_table(exchange).name
+    return [t for t in reading.tables() if t.layer is not Layer.BRONZE or t.name == own]
+
+
+def _open(reading: Reading, name: str) -> tuple[Stored | None, Mapping[tuple[str, str, int], Frontier]]:
+    try:
+        store = reading.store(name)
+        if store is not None:
+            return store, store.frontiers()
+    except PipelineError as error:
+        say(f"{name} store: {error}")
+        return None, {}
+    say(f"{name} store: {'does not run: `k2 up` starts it' if name == WARM else 'not created yet: `k2 run` does'}")
+    return None, {}
+
+
+def _rows(store: Stored | None, table: Table, exchange: str) -> dict[int, int] | None:
+    if store is None:
+        return None
+    partition, _ = cause_columns(table)
+    try:
+        counted = census(store, table, Wanted(exchange), [partition])
+    except PipelineError as error:
+        say(f"{store.name} store, {table.name}: {error}")
+        return None
+    return dict(counted.select(pl.col(partition), pl.col("len")).iter_rows())
+
+
+def _position(
+    table: Table, store: str, exchange: str, partition: int, end: int, frontier: Frontier | None, rows: dict[int, int] | None
+) -> Position:
+    offset = frontier.offset if frontier is not None else None
+    committed = frontier.committed_us if frontier is not None else None
+    return Position(
+        table=table.name,
+        store=store,
+        topic=topic_name(exchange),
+        partition=partition,
+        frontier=offset,
+        end_offset=end,
+        lag=end - (offset or 0),
+        rows=rows.get(partition, 0) if rows is not None else None,
+        last_commit=None if committed is None else utc(committed).strftime(TIME_FORMAT.replace("%.6f", ".%f")),
+    )
+
+
+def _line(position: Position) -> list[Any]:
+    cells = list(asdict(position).values())
+    cells[-1] = (position.last_commit or "").replace("T", " ").split(".")[0]
+    return cells
