@@ -20,6 +20,7 @@ from connectors.topics.kafka_errors import LOGIN_FAILED, reaction, translated
 from connectors.topics.kafka_settings import KafkaSettings
 from market.errors import ConfigError, PipelineError, SourceDisconnected
 
+_FIRST_TRY_S: Final = 1.0  # a login that fails shows after the first
 _TRY_S: Final = 3.0
 _PAUSE_S: Final = 0.05
 _ZERO_ID: Final = "A" * 22  # sixteen zero bytes in base64
@@ -53,6 +54,10 @@ class Trouble:
             self.last = error
         if self.down_since is None and (down or all_down or self.login is not None):
             self.down_since = time.monotonic()
+
+    def down_for(self) -> float:
+        """Return for how many seconds no broker has answered, 0 while they do."""
+        return 0.0 if self.down_since is None else time.monotonic() - self.down_since
 
     def clear(self) -> None:
         """Brokers answer."""
@@ -146,10 +151,11 @@ class Cluster:
     def _ask(self, request: Callable[[AdminClient, float], _T], doing: str) -> _T:
         admin = self._client()
         deadline = time.monotonic() + self.settings.timeout_s
+        patience = _FIRST_TRY_S
         while True:
             left = deadline - time.monotonic()
             try:
-                answer = request(admin, max(0.5, min(_TRY_S, left)))
+                answer = request(admin, max(0.5, min(patience, left)))
             except KafkaException as error:
                 admin.poll(0)  # brings what the client reports on the side
                 if self._trouble.login is not None:
@@ -159,6 +165,7 @@ class Cluster:
                     raise translated(error.args[0], doing) from error
                 if left <= _PAUSE_S:
                     raise cannot_connect(self.settings, self._trouble, f"{doing}: {error.args[0].str()}") from error
+                patience = _TRY_S
                 time.sleep(_PAUSE_S)
             else:
                 self._trouble.clear()

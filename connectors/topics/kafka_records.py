@@ -7,8 +7,9 @@ run of messages is turned at once, column by column; only a record whose headers
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -19,8 +20,11 @@ from connectors.topics.headers import RAW_KEY, Header, from_json, to_json
 from market.record import RAW_SCHEMA
 
 _COLUMNS: Final = ("source", "received_us", "kind")
+_FRAME_HEADERS: Final = 2
+_BLANK: Final[list[Header]] = [("source", b""), ("received_us", b"0")]  # stands in for headers that are looked at by themselves
+_MAX_DIGITS: Final = 18
 _NUMBER: Final = re.compile(rb"-?[0-9]{1,18}")
-_NONE: Final[Sequence[Any]] = ()
+_SECOND: Final = itemgetter(1)
 
 Outgoing = tuple[str | bytes, bytes, list[Any]]
 """Key, payload, headers as the driver takes them: names with text or bytes."""
@@ -36,39 +40,62 @@ def to_batch(messages: Sequence[Message]) -> pa.RecordBatch:
         Shape: `RAW_SCHEMA`, one row a message. A message without a value has an empty payload, one without a key an empty key.
     """
     n = len(messages)
-    found = [h or _NONE for h in map(Message.headers, messages)]
-    headers = list(map(dict, found))
-    source, received, kind = ([h.get(name) for h in headers] for name in _COLUMNS)
+    found = list(map(Message.headers, messages))
     keys = [k or b"" for k in map(Message.key, messages)]
-    sources, kinds, key_column = _text(source), _text(kind), _text(keys)
-    numbers = _numbers(received)
-    extra: list[str | None] = [None] * n
-    if sources is None or kinds is None or key_column is None or numbers is None:
-        odd: Sequence[int] = range(n)
-    else:
-        in_columns = (
-            sources.is_valid().to_numpy(False).astype(np.int64) + kinds.is_valid().to_numpy(False) + numbers.is_valid().to_numpy(False)
-        )
-        odd = np.flatnonzero(np.fromiter(map(len, found), np.int64, n) != in_columns).tolist()
-    if len(odd):
-        for i in odd:
-            source[i], received[i], kind[i], keys[i], extra[i] = _one_by_one(found[i], keys[i])
-        sources, kinds, key_column, numbers = _text(source), _text(kind), _text(keys), _numbers(received)
-    times = np.fromiter((t for _, t in map(Message.timestamp, messages)), np.int64, n)
+    times = np.fromiter(map(_SECOND, map(Message.timestamp, messages)), np.int64, n)
     columns = [
         pa.array(np.fromiter(map(Message.offset, messages), np.int64, n)),
         pa.array(np.maximum(times, 0) * 1_000),
-        key_column,
-        sources,
-        numbers,
-        kinds,
-        pa.nulls(n, pa.string()) if not len(odd) else pa.array(extra, pa.string()),
+        *(_usual(found, keys) or _unusual(found, keys, range(n), [None] * n, [None] * n)),
         pa.array([v or b"" for v in map(Message.value, messages)], pa.binary()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=RAW_SCHEMA)
 
 
-def _text(values: Sequence[bytes | str | None]) -> pa.Array | None:
+def _usual(found: Sequence[list[Header] | None], keys: list[bytes]) -> list[pa.Array] | None:
+    # The columns key to extra_headers if almost all records have `source` and `received_us` in this order and nothing else,
+    # as frames do; records with another number of headers are looked at one by one. None: it is not so. The same records
+    # give the same columns either way.
+    others = [i for i, h in enumerate(found) if h is None or len(h) != _FRAME_HEADERS]
+    if 2 * len(others) > len(found):
+        return None
+    frames = list(found)
+    for i in others:
+        frames[i] = _BLANK
+    names_sources, names_received = zip(*frames, strict=True)
+    source_names, source = zip(*names_sources, strict=True)
+    received_names, received = zip(*names_received, strict=True)
+    n = len(found)
+    if source_names.count("source") != n or received_names.count("received_us") != n or None in source or None in received:
+        return None
+    digits = b"".join(received)
+    if not digits.isdigit() or max(map(len, received)) > _MAX_DIGITS or b"" in received:
+        return None
+    if others:
+        return _unusual(found, keys, others, list(source), list(received))
+    texts = _text(keys), _text(source)
+    if texts[0] is None or texts[1] is None:
+        return None
+    return [*texts, _integers(received), pa.nulls(n, pa.string()), pa.nulls(n, pa.string())]
+
+
+def _unusual(
+    found: Sequence[list[Header] | None], keys: list[bytes], which: Iterable[int], source: list[bytes | None], received: list[bytes | None]
+) -> list[pa.Array]:
+    # Like `_usual` with the records `which` looked at one by one; the others' keys may still turn out to be no text.
+    n = len(found)
+    shown = list(keys)
+    kind: list[bytes | None] = [None] * n
+    extra: list[str | None] = [None] * n
+    for i in which:
+        source[i], received[i], kind[i], shown[i], extra[i] = _one_by_one(found[i] or (), keys[i])
+    texts = _text(shown), _text(source)
+    if texts[0] is None or texts[1] is None:
+        return _unusual(found, keys, range(n), source, received)
+    return [*texts, _integers(received), _text(kind), pa.array(extra, pa.string())]
+
+
+def _text(values: Sequence[bytes | None]) -> pa.Array | None:
     # None: one of them is not UTF-8.
     try:
         return pa.array(values, pa.binary()).cast(pa.string())
@@ -76,17 +103,8 @@ def _text(values: Sequence[bytes | str | None]) -> pa.Array | None:
         return None
 
 
-def _numbers(values: Sequence[bytes | None]) -> pa.Array | None:
-    # None: one of them is not a plain decimal number of at most 18 digits.
-    matches = _NUMBER.fullmatch
-    try:
-        return pa.array([None if v is None else int(v) if matches(v) else _refuse() for v in values], pa.int64())
-    except ValueError:
-        return None
-
-
-def _refuse() -> int:
-    raise ValueError
+def _integers(values: Sequence[bytes | None]) -> pa.Array:
+    return pa.array(values, pa.binary()).cast(pa.string()).cast(pa.int64())
 
 
 def _one_by_one(headers: Sequence[Header], key: bytes) -> tuple[bytes | None, bytes | None, bytes | None, bytes, str | None]:
@@ -100,7 +118,7 @@ def _one_by_one(headers: Sequence[Header], key: bytes) -> tuple[bytes | None, by
             extra.append((name, value))
     if not _is_utf8(key):
         extra.append((RAW_KEY, key))
-        key = key.decode(errors="backslashreplace").encode()
+        key = _shown(key).encode()
     return columns["source"], columns["received_us"], columns["kind"], key, to_json(extra)
 
 
@@ -139,9 +157,13 @@ def to_messages(batch: pa.RecordBatch) -> Iterator[Outgoing]:
 _SLICE: Final = 10_000  # records held as Python objects at a time
 
 
+def _shown(key: bytes) -> str:
+    return key.decode(errors="backslashreplace")
+
+
 def _with_extra(key: str | bytes, payload: bytes, headers: list[Any], extra: list[Header]) -> Outgoing:
     for name, value in extra:
-        if name == RAW_KEY and value is not None and not _is_utf8(value):
+        if name == RAW_KEY and value is not None and not _is_utf8(value) and _shown(value) == key:
             key = value
         else:
             headers.append((name, value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
@@ -57,7 +58,14 @@ class KafkaSettings:
     patience_s: int = 60  # how long reading goes on without a broker
 
     def connection(self) -> dict[str, Any]:
-        """Return what every client of librdkafka needs to connect."""
+        """Return what every client of librdkafka needs to connect.
+
+        Raises:
+            ConfigError: a file that the URL names is not there; the driver's own message would not say which.
+        """
+        for name, value in self.client.items():
+            if name.endswith(".location") and not Path(value).is_file():
+                raise ConfigError(f"kafka URL: {name}={value} is no file")
         config: dict[str, Any] = {
             "bootstrap.servers": self.servers,
             "client.id": "k2",

@@ -13,10 +13,23 @@ from connectors.topics.kafka_client import Trouble, cannot_connect, connect
 from connectors.topics.kafka_errors import translated
 from connectors.topics.kafka_records import to_messages
 from connectors.topics.kafka_settings import KafkaSettings
-from market.errors import PipelineError
 
 _LOOK_S: Final = 0.2  # how often a wait looks for what went wrong
 _PURGE_S: Final = 2.0
+_LOGIN_S: Final = 5.0  # a broker that starts may refuse a login that it soon takes
+
+
+class _Reports:
+    """What a producer reports while it sends: its first failed delivery, and trouble on the side."""
+
+    def __init__(self) -> None:
+        self.trouble = Trouble()
+        self.failure: KafkaError | None = None
+
+    def delivered(self, error: KafkaError | None, _: Message) -> None:
+        """Take a delivery report; only failed deliveries are reported."""
+        if error is not None and self.failure is None:
+            self.failure = error
 
 
 class Writer:
@@ -25,8 +38,7 @@ class Writer:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._producer: Producer | None = None
-        self._trouble = Trouble()
-        self._failure: KafkaError | None = None
+        self._reports = _Reports()
 
     def append(self, topic: str, records: Mapping[int, pa.RecordBatch]) -> None:
         """Append records as `TopicLog.append` promises.
@@ -48,16 +60,15 @@ class Writer:
         except BaseException:  # an interrupt too: nothing may be written after this call has ended
             self.discard()
             raise
-        self._trouble.clear()
+        self._reports.trouble.clear()
 
     def discard(self) -> None:
         """Drop what was not sent, and the producer with its sequence numbers."""
-        producer, self._producer, self._failure = self._producer, None, None
+        producer, self._producer = self._producer, None
         if producer is not None:
             with contextlib.suppress(KafkaException):
                 producer.purge()
                 producer.flush(_PURGE_S)
-        self._trouble = Trouble()
 
     def _produce(self, producer: Producer, topic: str, partition: int, batch: pa.RecordBatch) -> None:
         produce = producer.produce
@@ -73,6 +84,7 @@ class Writer:
 
     def _client(self) -> Producer:
         if self._producer is None:
+            self._reports = _Reports()  # an older producer may still report
             config: dict[str, Any] = {
                 **self._settings.connection(),
                 "enable.idempotence": True,
@@ -84,23 +96,18 @@ class Writer:
                 "message.max.bytes": self._settings.max_message_bytes,
                 "delivery.timeout.ms": self._settings.delivery_timeout_s * 1_000,
                 "delivery.report.only.error": True,
-                "on_delivery": self._delivered,
-                "error_cb": self._trouble.report,
+                "on_delivery": self._reports.delivered,
+                "error_cb": self._reports.trouble.report,
             }
             self._producer = connect(Producer, config)
         return self._producer
 
-    def _delivered(self, error: KafkaError | None, _: Message) -> None:
-        if error is not None and self._failure is None:
-            self._failure = error
-
     def _look(self, topic: str) -> None:
-        if self._trouble.login is not None:
-            raise cannot_connect(self._settings, self._trouble)
-        if self._failure is not None:
-            raise self._refused(topic, self._failure)
-
-    def _refused(self, topic: str, error: KafkaError) -> PipelineError:
-        if error.code() == KafkaError._MSG_TIMED_OUT and self._trouble.last is not None:  # noqa: SLF001
-            return cannot_connect(self._settings, self._trouble)
-        return translated(error, f"{topic} cannot be written")
+        trouble, failure = self._reports.trouble, self._reports.failure
+        if trouble.login is not None and trouble.down_for() > _LOGIN_S:
+            raise cannot_connect(self._settings, trouble)
+        if failure is None:
+            return
+        if failure.code() == KafkaError._MSG_TIMED_OUT and trouble.last is not None:  # noqa: SLF001 it says why
+            raise cannot_connect(self._settings, trouble)
+        raise translated(failure, f"{topic} cannot be written")
