@@ -1,0 +1,15 @@
+"""The Iceberg sink: own every layer for ever, readable from polars, DuckDB, Spark, Trino and ClickHouse.
+
+catalog    URL → catalog                      fence      one writer: commits land on the head they were planned on
+layout     schema, partitions, properties     append     rows → data files, in the background
+table      ColdTable: the writer              gold       candle changes → merged rows at commit time
+reader     ColdReader                         committer  commits in order, never waited for
+"""
+
+from sinks.iceberg.catalog import open_catalog
+from sinks.iceberg.frontier import Position, TopicPartition
+from sinks.iceberg.layout import prepare
+from sinks.iceberg.reader import ColdReader, TableFrontier, TableStatus
+from sinks.iceberg.table import ColdTable
+
+__all__ = ["ColdReader", "ColdTable", "Position", "TableFrontier", "TableStatus", "TopicPartition", "open_catalog", "prepare"]
