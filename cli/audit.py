@@ -13,9 +13,7 @@ from cli.logs import configure_logs
 from cli.reading import STORES, Reading
 from cli.screen import meter, print_table, say
 from config.settings import Settings, load_settings
-from connectors.venues.registry import venue
-from dataflows.stages import VenueSetup
-from maintenance.audit import Line, Report, audit_exchange
+from maintenance.report import Line, Report
 from market.errors import ConfigError
 
 DIFFERENCES_FOUND: Final = 1
@@ -59,6 +57,10 @@ def audit_all(settings: Settings, exchange: str | None = None) -> Report:
         if not names:
             report.notes.append(f"no raw topic in {settings.topics_url} yet: there is nothing to audit")
             return report
+        from connectors.venues.registry import venue
+        from dataflows.stages import VenueSetup
+        from maintenance.audit import audit_exchange
+
         stores = [reading.opened(name) for name in STORES]
         for name in names:
             setup = None

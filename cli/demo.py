@@ -40,12 +40,12 @@ def demo(*, once: bool) -> None:
         ConfigError: the recordings are not there (they come with the source tree).
         typer.Exit: with 1 when the audit finds differences.
     """
-    from dataflows import runner
-
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     settings = load_settings()
     configure_logs()
+    from dataflows import runner
+
     _load_recordings(settings)
     say("running the flow: decode, sequence, fold, write to ClickHouse and Iceberg (the first run on a machine compiles, ~1 min)")
     with progress_of_flow() as watch:

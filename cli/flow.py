@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 def run(*, until_end: bool, take_over: bool) -> None:
     """Run the flow; returns when it drained, or read and committed everything (`until_end`)."""
-    from dataflows import runner
-
     settings = load_settings()
     configure_logs(logging.INFO)
+    from dataflows import runner
+
     if until_end and sys.stderr.isatty():
         configure_logs()
         with progress_of_flow() as watch:
@@ -62,10 +62,10 @@ def _follow(platform: Platform, total: int, shown: Meter, stop: threading.Event)
 
 def recover() -> None:
     """Move the recovery folder aside and say where it went."""
-    from dataflows import runner
-
     settings = load_settings()
     configure_logs()
+    from dataflows import runner
+
     aside = runner.recover(settings, datetime.now(UTC))
     if aside is None:
         say(f"{settings.recovery_dir}: there was no recovery folder; a new one is ready")

@@ -12,17 +12,13 @@ import polars as pl
 from cli.arguments import one_of
 from config.names import unknown
 from config.settings import Settings
-from connectors.instruments import find_exchange, find_symbol, load_instruments
 from connectors.topics.base import TopicLog
 from connectors.topics.registry import open_topics
-from maintenance.stored import COLD, WARM, ColdRows, Stored, Wanted, WarmRows
+from maintenance.stored import COLD, WARM, Stored, Wanted
 from market.errors import ConfigError
 from market.instrument import Instruments
 from market.record import topic_name
 from market.schema import TRADE_GAPS, Table, all_tables
-from sinks import warm_store
-from sinks.endpoint import Endpoint
-from sinks.iceberg.catalog import open_catalog
 
 STORES: Final = (WARM, COLD)
 _PREFIX: Final = topic_name("")
@@ -41,7 +37,7 @@ class Reading:
         self._start = start
         self._log: TopicLog | None = None
         self._listed: dict[str, Instruments] | None = None
-        self._stores: dict[str, WarmRows | ColdRows | None] = {}
+        self._stores: dict[str, Stored | None] = {}
 
     @property
     def log(self) -> TopicLog:
@@ -54,20 +50,18 @@ class Reading:
     def listed(self) -> dict[str, Instruments]:
         """The instruments file."""
         if self._listed is None:
+            from connectors.instruments import load_instruments  # with the decoders behind it
+
             self._listed = load_instruments(self.settings)
         return self._listed
-
-    def exchanges(self) -> tuple[str, ...]:
-        """Return the listed exchanges and those that have a raw topic, sorted."""
-        return tuple(sorted(set(self.listed) | set(self.with_topics())))
 
     def with_topics(self) -> tuple[str, ...]:
         """Return the exchanges that have a raw topic, sorted."""
         return tuple(sorted(name.removeprefix(_PREFIX) for name in self.log.topics() if name.startswith(_PREFIX)))
 
     def tables(self) -> tuple[Table, ...]:
-        """Return every table of this platform."""
-        return all_tables(self.exchanges())
+        """Return every table that may hold rows: of the exchanges that have a raw topic."""
+        return all_tables(self.with_topics())
 
     def store(self, name: str) -> Stored | None:
         """Return a store; None when there is none yet: no catalog file, or a warm store that does not run and is not to be started."""
@@ -86,7 +80,12 @@ class Reading:
             raise ConfigError(f"there is no {name} store in {self.settings.home} yet: `k2 up` or `k2 run` creates it")
         return store
 
-    def _open_warm(self) -> WarmRows | None:
+    def _open_warm(self) -> Stored | None:
+        # The drivers are imported when they are wanted: they take most of a short command's time.
+        from maintenance.warm import WarmRows
+        from sinks import warm_store
+        from sinks.endpoint import Endpoint
+
         settings = self.settings
         if not settings.warm_is_embedded:
             password = settings.warm_password.get_secret_value()
@@ -96,10 +95,13 @@ class Reading:
         running = warm_store.status(settings.home)
         return WarmRows(running.endpoint) if running.running and running.endpoint is not None else None
 
-    def _open_cold(self) -> ColdRows | None:
+    def _open_cold(self) -> Stored | None:
         url = urlsplit(self.settings.cold_url)
         if url.scheme == "sqlite" and not Path(url.path[1:]).exists():
             return None
+        from maintenance.cold import ColdRows
+        from sinks.iceberg.catalog import open_catalog
+
         return ColdRows(open_catalog(self.settings.cold_url), self.tables())
 
     def wanted(self, exchange: str | None, symbol: str | None) -> Wanted:
@@ -110,6 +112,8 @@ class Reading:
         """
         if exchange is None:
             return Wanted(None, None if symbol is None else self._anywhere(symbol))
+        from connectors.instruments import find_exchange, find_symbol
+
         name = exchange.strip().lower()
         if name not in self.listed and name in self.with_topics():  # its rows are still there
             return Wanted(name, None if symbol is None else (symbol.strip().upper().replace("-", "/"),))
@@ -117,6 +121,8 @@ class Reading:
         return Wanted(instruments.exchange, None if symbol is None else (find_symbol(instruments, symbol),))
 
     def _anywhere(self, symbol: str) -> tuple[str, ...]:
+        from connectors.instruments import find_symbol
+
         found: set[str] = set()
         for instruments in self.listed.values():
             try:

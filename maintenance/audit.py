@@ -16,16 +16,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import polars as pl
 
 from connectors.topics.base import TopicLog
 from dataflows.stages import VenueSetup
-from maintenance.compare import Comparison, Difference, compare
+from maintenance.compare import Comparison, compare
 from maintenance.fingerprint import HOUR, HOUR_US, cause_columns, empty, fingerprint, key_of
 from maintenance.replay import Expected, replay, tables_of
+from maintenance.report import Example, Line, Report
 from maintenance.stored import COLD, WARM, Frontier, Stored, Wanted
 from market.errors import Refused
 from market.record import topic_name
@@ -35,44 +36,6 @@ from sinks.clickhouse.ddl import KEPT_DAYS
 _DAY_US: Final = 86_400_000_000
 TIME_TO_LIVE_US: Final = {layer: days * _DAY_US for layer, days in KEPT_DAYS.items()}
 Progress = Callable[[str, int, int | None], None]  # step, done, total
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What one layer of one exchange holds of one hour (of event time, epoch µs); `raw` is None where nothing was recomputed."""
-
-    exchange: str
-    hour_us: int
-    layer: str
-    raw: int | None
-    warm: int
-    cold: int
-    differences: int
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One difference, for a person."""
-
-    exchange: str
-    table: str
-    store: str
-    difference: Difference
-    key: Mapping[str, Any]
-
-
-@dataclass(slots=True)
-class Report:
-    """What the audit found; `notes` say what could not be compared and why."""
-
-    lines: list[Line] = field(default_factory=list)
-    examples: list[Example] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def differences(self) -> int:
-        """How many differences there are in all."""
-        return sum(line.differences for line in self.lines)
 
 
 def audit_exchange(

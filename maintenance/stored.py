@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import polars as pl
 import pyarrow as pa
-from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, GreaterThanOrEqual, In, LessThan
-from pyiceberg.table import Table as IcebergTable
 
-from market.schema import Layer, Table
-from sinks.clickhouse.reader import WarmReader, conformed
-from sinks.endpoint import Endpoint
-from sinks.iceberg.catalog import NAMESPACE
-from sinks.iceberg.errors import translate
-from sinks.iceberg.frontier import committed_frontier, last_commit_us
+from market.schema import Table
 
 WARM: Final = "warm"
 COLD: Final = "cold"
@@ -60,119 +51,8 @@ class Stored(Protocol):
         `columns` None: all that the store keeps. A table that does not exist has no rows.
         """
 
-
-class WarmRows:
-    """The warm store."""
-
-    name = WARM
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.reader = WarmReader(endpoint)
-        self._tables: set[str] | None = None
-
-    def frontiers(self) -> dict[tuple[str, str, int], Frontier]:
-        """See `Stored`."""
-        return {
-            (f.table, f.topic, f.partition): Frontier(f.offset, f.generation, int(f.committed_at.timestamp() * 1_000_000))
-            for f in self.reader.frontiers()
-        }
-
-    def rows(self, table: Table, wanted: Wanted, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """See `Stored`."""
-        if table.name not in self._known():
-            return
-        clauses: list[str] = []
-        bound: dict[str, Any] = {}
-        if wanted.exchange is not None and table.layer is not Layer.BRONZE:
-            clauses.append("`exchange` = {exchange:String}")
-            bound["exchange"] = wanted.exchange
-        if wanted.symbols is not None:
-            clauses.append("`canonical_symbol` IN {symbols:Array(String)}")
-            bound["symbols"] = list(wanted.symbols)
-        for name, sign, time_us in (("start", ">=", wanted.start_us), ("end", "<", wanted.end_us)):
-            if time_us is not None:
-                clauses.append(f"`{table.time_column}` {sign} fromUnixTimestamp64Micro({{{name}:Int64}})")
-                bound[name] = time_us
-        if wanted.closed:
-            clauses.append("`is_closed`")
-        yield from self.reader.stream_table(table, " AND ".join(clauses), bound, columns=columns)
-
-    def _known(self) -> set[str]:
-        if self._tables is None:
-            found = self.reader.arrow("SELECT name FROM system.tables WHERE database = 'k2'")
-            self._tables = set(found.column("name").to_pylist()) if found.num_rows else set()
-        return self._tables
-
     def close(self) -> None:
-        """Close the connection."""
-        self.reader.close()
-
-
-class ColdRows:
-    """The cold store."""
-
-    name = COLD
-
-    def __init__(self, catalog: Catalog, tables: Sequence[Table]) -> None:
-        self._catalog = catalog
-        self._tables = tuple(tables)
-
-    def frontiers(self) -> dict[tuple[str, str, int], Frontier]:
-        """See `Stored`."""
-        found: dict[tuple[str, str, int], Frontier] = {}
-        for table in self._tables:
-            stored = self._load(table)
-            if stored is not None:
-                committed_us = last_commit_us(stored.metadata)
-                for (topic, partition), position in committed_frontier(stored.metadata, table.cold_name).items():
-                    found[table.name, topic, partition] = Frontier(position.offset, position.generation, committed_us)
-        return found
-
-    def rows(self, table: Table, wanted: Wanted, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """See `Stored`."""
-        stored = self._load(table)
-        if stored is None or stored.metadata.current_snapshot() is None:
-            return
-        schema = table.arrow_schema()
-        if columns is not None:
-            schema = pa.schema([schema.field(name) for name in columns])
-        try:
-            batches = stored.scan(row_filter=_filter(table, wanted), selected_fields=tuple(schema.names)).to_arrow_batch_reader()
-            for batch in batches:
-                if batch.num_rows:
-                    yield from conformed(pa.Table.from_batches([batch]), schema).to_batches()
-        except (OSError, RuntimeError) as error:
-            raise translate(error, f"read {table.cold_name}") from error
-
-    def _load(self, table: Table) -> IcebergTable | None:
-        try:
-            return self._catalog.load_table(f"{NAMESPACE}.{table.cold_name}")
-        except NoSuchTableError:
-            return None
-        except Exception as error:
-            raise translate(error, f"load {table.cold_name}") from error
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-def _filter(table: Table, wanted: Wanted) -> BooleanExpression:
-    parts: list[BooleanExpression] = [AlwaysTrue()]
-    if wanted.exchange is not None and table.layer is not Layer.BRONZE:
-        parts.append(EqualTo("exchange", wanted.exchange))
-    if wanted.symbols is not None:
-        parts.append(In("canonical_symbol", set(wanted.symbols)))
-    if wanted.start_us is not None:
-        parts.append(GreaterThanOrEqual(table.time_column, _iso(wanted.start_us)))
-    if wanted.end_us is not None:
-        parts.append(LessThan(table.time_column, _iso(wanted.end_us)))
-    if wanted.closed:
-        parts.append(EqualTo("is_closed", True))
-    return And(*parts) if len(parts) > 1 else parts[0]
-
-
-def _iso(time_us: int) -> str:
-    return str(pa.scalar(time_us, pa.timestamp("us")).cast(pa.string())).replace(" ", "T") + "+00:00"
+        """Release connections."""
 
 
 def census(store: Stored, table: Table, wanted: Wanted, by: Sequence[str]) -> pl.DataFrame:
