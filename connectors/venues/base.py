@@ -1,0 +1,163 @@
+"""What a venue is to the rest of the platform, and how any venue's frames become trades.
+
+A venue module says which layouts its compiled scanner reads, how its documents are read in general, and how its symbols are
+spelled. What a record counts, and the accounting of every frame, is the same for all venues.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import orjson
+
+from connectors.venues.columns import (
+    CONTROL,
+    UNREAD,
+    Columns,
+    Frames,
+    Symbols,
+    Texts,
+    columns_for,
+    frames_of,
+    merged,
+    received_us,
+    symbols_of,
+)  # fmt: skip
+from connectors.venues.reading import Item, Items, Reading, ReadTrade
+from connectors.venues.scan import mark_other_channels
+from connectors.venues.symbols import spellings, split
+from connectors.venues.text import Unusable
+from connectors.venues.validate import validated
+from market.instrument import Instruments
+from market.record import RawBatch
+from market.trade import Decoded
+
+
+class Venue(ABC):
+    """One exchange: its frames, and how it spells symbols. Holds no state but the symbol table it used last.
+
+    `contiguous_ids`: trade ids are numbered without holes, so a hole is a loss. `native_side_is_maker`: the venue's own side
+    field names the maker (trades here always carry the taker's).
+    """
+
+    exchange: ClassVar[str]
+    contiguous_ids: ClassVar[bool] = True
+    native_side_is_maker: ClassVar[bool] = False
+    streams: ClassVar[tuple[str, ...]] = ("trade",)
+    separator: ClassVar[str]  # between base and quote on the wire
+    vendor_field: ClassVar[str | None] = None  # kept beside each trade
+    vendor_words: ClassVar[tuple[str, ...]] = ()  # what it mostly says; the scanner writes their numbers, from 1
+    trade_marks: ClassVar[tuple[bytes, ...]]  # a frame without any of these holds no trades
+    other_channels: ClassVar[Texts]  # how frames of channels without trades begin
+
+    def __init__(self) -> None:
+        self._table: tuple[Instruments, Symbols] | None = None
+
+    @abstractmethod
+    def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
+        """Write the trades of frames of known layouts to `out`, mark every frame's status, return the number of trades."""
+
+    @abstractmethod
+    def items(self, document: object) -> Items | None:
+        """Return the trades of a document in frame order, or None for a frame without trades (ack, heartbeat, channel).
+
+        Raises:
+            Unusable: the document is none of the venue's frames.
+        """
+
+    @abstractmethod
+    def read(self, item: Item) -> ReadTrade:
+        """Return one trade.
+
+        Raises:
+            Unusable: naming the first field that is wrong.
+        """
+
+    @abstractmethod
+    def time_us(self, item: Item) -> int | None:
+        """Return when a trade happened, epoch µs, or None where the time cannot be read."""
+
+    def acknowledged(self, document: dict[str, object]) -> list[object]:  # noqa: ARG002 - not every venue's acks name symbols
+        """Return the venue symbols whose trade subscription a control document confirms."""
+        return []
+
+    def venue_symbol(self, canonical: str) -> str:
+        """Return the spelling of the venue's trade frames."""
+        return canonical.replace("/", self.separator)
+
+    def aliases(self, canonical: str) -> tuple[str, ...]:
+        """Return every spelling that is accepted on input, the venue's own and those that people use for it."""
+        base, _, quote = canonical.partition("/")
+        return spellings([(base, quote)])
+
+    def canonical(self, spelling: str) -> str | None:
+        """Return the canonical symbol of any spelling, or None if it cannot be split into base and quote."""
+        pair = split(spelling)
+        return None if pair is None else f"{pair[0]}/{pair[1]}"
+
+    def decode(self, batch: RawBatch, instruments: Instruments) -> Decoded:
+        """Decode the frames of a batch (its records with no `kind`).
+
+        A record counts the trades of its key's symbol. Trades of other listed symbols stand in records of their own and are
+        left out, provided that the key's symbol is in the frame at all; else the frame is rejected (`key_mismatch`). Trades of
+        symbols that are not listed are rejected one by one, like any trade that is not right; the others of the frame count.
+
+        Raises:
+            Nothing for bad input: every frame ends as trades, as a control frame or as rejects.
+        """
+        frames = frames_of(batch, instruments)
+        scanned = columns_for(frames)
+        mark_other_channels(frames, self.other_channels)
+        n = self.scan(frames, self._symbols(instruments), scanned)
+        reading = Reading(self.items, self.read, instruments, self.vendor_words)
+        for row in np.flatnonzero(frames.status == UNREAD).tolist():
+            start, stop = frames.starts[row : row + 2].tolist()
+            reading.add(row, frames.data[start:stop].tobytes(), int(frames.codes[row]))
+        columns = merged(scanned, n, reading.columns())
+        vendor = {self.vendor_field: reading.words()} if self.vendor_field is not None else {}
+        trades, rejected = validated(columns, received_us(batch.records), vendor)
+        control = int(np.count_nonzero(frames.status == CONTROL)) + reading.control_frames
+        return Decoded(trades, sorted(reading.rejected + rejected, key=lambda r: r.row), control)
+
+    def symbols_in(self, frame: bytes, instruments: Instruments) -> list[str]:
+        """Return the canonical listed symbols whose trades the frame holds, each once, in frame order; [] for any other frame."""
+        found: dict[str, None] = {}
+        for item in self._items_of(frame):
+            code = instruments.by_venue_symbol.get(item.symbol) if isinstance(item.symbol, str) else None
+            if code is not None and instruments.listed[code].stream == item.stream:
+                found[instruments.listed[code].canonical] = None
+        return list(found)
+
+    def confirmed_by(self, frame: bytes, instruments: Instruments) -> list[str]:
+        """Return the canonical listed symbols whose trade subscription the frame acknowledges."""
+        if b'"subscri' not in frame:
+            return []
+        try:
+            document = orjson.loads(frame)
+        except orjson.JSONDecodeError:
+            return []
+        names = self.acknowledged(document) if isinstance(document, dict) else []
+        codes = dict.fromkeys(instruments.by_venue_symbol.get(name) for name in names if isinstance(name, str))
+        return [instruments.listed[code].canonical for code in codes if code is not None]
+
+    def event_times(self, frame: bytes) -> list[int]:
+        """Return the event times (epoch µs) of the trades of a live frame; [] for snapshots and any other frame."""
+        times = [self.time_us(item) for item in self._items_of(frame) if not item.is_snapshot]
+        return [time for time in times if time is not None]
+
+    def _items_of(self, frame: bytes) -> list[Item]:
+        if not any(mark in frame for mark in self.trade_marks):
+            return []
+        try:
+            found = self.items(orjson.loads(frame))
+        except (orjson.JSONDecodeError, Unusable):
+            return []
+        return [item for item in found or () if isinstance(item, Item)]
+
+    def _symbols(self, instruments: Instruments) -> Symbols:
+        table = self._table
+        if table is None or table[0] is not instruments:
+            table = self._table = (instruments, symbols_of(instruments))
+        return table[1]

@@ -1,0 +1,224 @@
+"""Binance spot: `<symbol>@trade` and `<symbol>@aggTrade`, raw or combined frames.
+
+    {"stream":"btcusdt@trade","data":                                       (combined streams only)
+     {"e":"trade","E":ms,"s":"BTCUSDT","t":id,"p":"1.0","q":"1.0","b":id,"a":id,"T":ms,"m":true,"M":true}
+    }                                                                       (`b`, `a`: order ids, until 2024-06)
+
+Aggregate trades merge the fills of one taker order at one price: `a` is their id, a numbering of its own, `f` and `l` are the
+first and last trade. Times are ms, or µs (16 digits) where the connection asked for it. `m`: the buyer was the maker, so the
+taker sold. Trade ids are contiguous per symbol.
+
+Source: binance-spot-api-docs `web-socket-streams.md`, trade and aggregate trade streams, read 2026-07-21; recordings in
+tests/data/binance.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from connectors.venues import scan
+from connectors.venues.base import Venue
+from connectors.venues.columns import CONTROL, TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
+from connectors.venues.reading import Item, Items, ReadTrade
+from connectors.venues.scan import (
+    ABSENT,
+    FAILED,
+    FALSE,
+    NUMBER,
+    TEXT,
+    TRUE,
+    Spans,
+    decimal,
+    integer,
+    is_text,
+    literal,
+    scan_object,
+    symbol_code,
+    text_end,
+)
+from connectors.venues.text import Unusable, mantissa, shown, whole
+from market.jit import compiled
+
+_MICROSECONDS: Final = 10**15  # a time with 16 digits is in µs
+_LATEST: Final = 10**16
+
+# Events and replies that carry no single trades.
+CHANNELS: Final = frozenset(
+    (
+        *("depthUpdate", "bookTicker", "kline", "continuous_kline", "24hrTicker", "24hrMiniTicker", "1hTicker", "4hTicker", "1dTicker"),
+        *("avgPrice", "blockTrade", "serverShutdown", "referencePrice", "tradingSession", "contractInfo", "forceOrder"),
+        *("markPriceUpdate", "indexPriceUpdate", "compositeIndex", "assetIndexUpdate"),
+    )
+)
+# Frames without `e`: bookTicker, partial depth, replies and errors.
+_UNNAMED: Final = ({"u", "s", "b", "B", "a", "A"}, {"lastUpdateId", "bids", "asks"}, {"result", "id"}, {"code", "msg"}, {"error", "id"})
+
+_E, _EVENT_TIME, _S, _T, _A, _P, _Q, _TIME, _M, _X = range(10)
+_KEYS: Final = scan.names("e", "E", "s", "t", "a", "p", "q", "T", "m", "X")
+_WRAPPED: Final = scan.plain('{"stream":"')
+_DATA: Final = scan.plain('","data":')
+_END: Final = scan.plain("}")
+_TRADE: Final = scan.plain("trade")
+_AGG_TRADE: Final = scan.plain("aggTrade")
+_MARKET: Final = scan.plain("MARKET")
+
+
+@compiled
+def _time_us(value: int) -> int:
+    if value < 0 or value >= _LATEST:
+        return FAILED
+    return value if value >= _MICROSECONDS else value * 1000
+
+
+@compiled
+def _unwrap(frames: Frames, start: int, end: int) -> int:
+    # Position of the event's own object.
+    at = literal(frames.data, start, end, _WRAPPED)
+    if at < 0:
+        return start
+    return literal(frames.data, text_end(frames.data, at, end), end, _DATA)
+
+
+@compiled
+def _whose(frames: Frames, row: int, symbols: Symbols, spans: Spans) -> int:
+    # Read one frame into `spans`; returns its status, `TRADES` if it is a trade of the record's own symbol.
+    data, start, end = frames.data, int(frames.starts[row]), int(frames.starts[row + 1])
+    at = _unwrap(frames, start, end)
+    wrapped = at != start
+    at = scan_object(data, at, end, _KEYS, spans)
+    if wrapped:
+        at = literal(data, at, end, _END)
+    if at != end or spans[_E, 0] != TEXT or spans[_S, 0] != TEXT:
+        return UNREAD
+    aggregate = is_text(data, spans[_E, 1], spans[_E, 2], _AGG_TRADE)
+    if not aggregate and not is_text(data, spans[_E, 1], spans[_E, 2], _TRADE):
+        return UNREAD
+    key = int(frames.codes[row])
+    code = symbol_code(data, spans[_S, 1], spans[_S, 2], symbols, key)
+    if code >= 0 and symbols.aggregate[code] != aggregate:
+        return CONTROL
+    return TRADES if code >= 0 and code == key else UNREAD
+
+
+@compiled
+def _has_kinds(spans: Spans, number: int) -> bool:
+    if spans[_EVENT_TIME, 0] != NUMBER or spans[_TIME, 0] != NUMBER or spans[number, 0] != NUMBER:
+        return False
+    if spans[_P, 0] != TEXT or spans[_Q, 0] != TEXT or (spans[_X, 0] != ABSENT and spans[_X, 0] != TEXT):
+        return False
+    return bool(spans[_M, 0] == TRUE or spans[_M, 0] == FALSE)
+
+
+@compiled
+def _trade(data: Bytes, spans: Spans, number: int, out: Columns, n: int) -> bool:
+    # Read the fields of one trade into out[n]; `number` is the key of its id.
+    if not _has_kinds(spans, number):
+        return False
+    out.vendor[n] = 0
+    if spans[_X, 0] == TEXT:
+        if not is_text(data, spans[_X, 1], spans[_X, 2], _MARKET):
+            return False
+        out.vendor[n] = 1
+    out.is_snapshot[n], out.is_buy[n] = False, spans[_M, 0] == FALSE
+    out.trade_id[n] = integer(data, spans[number, 1], spans[number, 2])
+    out.time_us[n] = _time_us(integer(data, spans[_TIME, 1], spans[_TIME, 2]))
+    out.event_us[n] = _time_us(integer(data, spans[_EVENT_TIME, 1], spans[_EVENT_TIME, 2]))
+    if out.trade_id[n] < 0 or out.time_us[n] < 0 or out.event_us[n] < 0:
+        return False
+    return decimal(data, spans[_P, 1], spans[_P, 2], out.price, n) and decimal(data, spans[_Q, 1], spans[_Q, 2], out.quantity, n)
+
+
+@compiled
+def scan_frames(frames: Frames, symbols: Symbols, out: Columns) -> int:
+    """Read the frames of known layouts into `out` and mark each frame's status; returns the number of trades."""
+    spans = np.empty((len(_KEYS) + 1, 3), np.int64)
+    n = 0
+    for row in range(len(frames.status)):
+        if frames.status[row] != WANTED:
+            continue
+        status = _whose(frames, row, symbols, spans) if n < len(out.row) else UNREAD
+        if status == TRADES:
+            code = frames.codes[row]
+            if _trade(frames.data, spans, _A if symbols.aggregate[code] else _T, out, n):
+                out.row[n], out.symbol[n] = row, code
+                n += 1
+            else:
+                status = UNREAD
+        frames.status[row] = status
+    return n
+
+
+class Binance(Venue):
+    """Binance spot."""
+
+    exchange = "binance"
+    separator = ""
+    streams = ("trade", "aggTrade")
+    trade_marks = (b'"trade"', b'"aggTrade"')
+    other_channels = texts(
+        text.encode()
+        for text in (
+            *('{"e":"depthUpdate"', '{"e":"bookTicker"', '{"e":"kline"', '{"e":"24hr', '{"u":', '{"lastUpdateId":'),
+            *("@depth", "@bookTicker", "@kline_", "@ticker", "@miniTicker", "@avgPrice", "@markPrice", "@forceOrder"),
+        )
+    )
+
+    def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
+        """Read the layouts shown above."""
+        return scan_frames(frames, symbols, out)
+
+    def items(self, document: object) -> Items | None:
+        """Return the event of a frame if it is a trade of either stream."""
+        if isinstance(document, list):  # all-market streams: lists of events
+            if document and all(isinstance(event, dict) and _is_channel(event.get("e")) for event in document):
+                return None
+            raise Unusable("unknown_frame", "a list")
+        if not isinstance(document, dict):
+            raise Unusable("bad_frame", f"not an object: {shown(document)}")
+        if "stream" in document and "data" in document:
+            return self._event(document["data"])
+        return self._event(document)
+
+    def _event(self, event: object) -> Items | None:
+        if isinstance(event, list):
+            return self.items(event)
+        if not isinstance(event, dict):
+            raise Unusable("bad_frame", f"data is not an object: {shown(event)}")
+        name = event.get("e")
+        if name in ("trade", "aggTrade"):
+            return [Item(event, event.get("s"), stream=str(name))]
+        if _is_channel(name) or ("e" not in event and any(known <= event.keys() for known in _UNNAMED)):
+            return None
+        raise Unusable("unknown_frame", f"event {shown(name)}")
+
+    def read(self, item: Item) -> ReadTrade:
+        """Return the trade of an event."""
+        fields = item.fields
+        number = whole(fields.get("a" if item.stream == "aggTrade" else "t"))
+        if number is None:
+            raise Unusable("bad_trade_id", f"trade id {shown(fields.get('a' if item.stream == 'aggTrade' else 't'))}")
+        price, quantity = mantissa(fields.get("p"), str, "price"), mantissa(fields.get("q"), str, "quantity")
+        time = self.time_us(item)
+        if time is None:
+            raise Unusable("bad_time", f"time {shown(fields.get('T'))}")
+        maker = fields.get("m")
+        if not isinstance(maker, bool):
+            raise Unusable("bad_side", f"m {shown(maker)}")
+        return ReadTrade(number, time, _time(fields.get("E")), not maker, price, quantity, fields.get("X"))
+
+    def time_us(self, item: Item) -> int | None:
+        """Return `T` in µs."""
+        return _time(item.fields.get("T"))
+
+
+def _is_channel(name: object) -> bool:
+    return isinstance(name, str) and name in CHANNELS
+
+
+def _time(value: object) -> int | None:
+    number = whole(value)
+    if number is None or number >= _LATEST:
+        return None
+    return number if number >= _MICROSECONDS else number * 1000

@@ -1,0 +1,23 @@
+"""Binance USD-M futures: the spot layouts on other hosts, with the execution type `X` and no `M`.
+
+    {"e":"trade","E":ms,"T":ms,"s":"BTCUSDT","t":id,"p":"1.0","q":"1.0","X":"MARKET","m":true}
+
+`X` is kept beside the trade (`vendor_data`). Executions that are not `MARKET` (insurance fund, auto-deleveraging) have ids of
+the same numbering and do change the position of two parties: with a price and a quantity they count as trades, and whoever
+wants market trades only can filter on `X`. With a quantity of zero they are dead letters (`bad_quantity`) like any trade
+without one: they must not make a candle, and the hole that their id leaves stays visible in the gap ledger.
+
+Source: recordings of `<symbol>@trade` on fstream.binance.com (hftbacktest); reports of zero quantities.
+"""
+
+from __future__ import annotations
+
+from connectors.venues.binance import Binance
+
+
+class BinanceUsdm(Binance):
+    """Binance USD-M futures; contracts are listed as `BTC/USDT`, their own instruments beside those of spot."""
+
+    exchange = "binance_usdm"
+    vendor_field = "X"
+    vendor_words = ("MARKET",)

@@ -1,0 +1,224 @@
+"""Coinbase Advanced Trade: channel `market_trades`.
+
+    {"channel":"market_trades","timestamp":"…228568804Z","sequence_num":9,"events":[    (older: `client_id` after the channel)
+      {"type":"update","trades":[                                                       (type `snapshot`: the last 100)
+        {"product_id":"BTC-USD","trade_id":"1068572091","price":"65083.67","size":"0.01034361",
+         "time":"2026-08-09T21:05:48.167634Z","side":"SELL"},…]}]}
+
+`side` is the *maker's*: the taker did the opposite (a recording shows trades at the ask as SELL). Trades are newest first. Ids
+are strings of digits, contiguous per product. Snapshots come again on every subscription.
+
+Source: docs.cdp.coinbase.com, Advanced Trade WebSocket channels, and the maker rule in the Exchange API's trades, read 2026-08;
+recording in tests/data/coinbase.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from connectors.venues import scan
+from connectors.venues.base import Venue
+from connectors.venues.columns import TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
+from connectors.venues.reading import Item, Items, ReadTrade
+from connectors.venues.scan import (
+    FAILED,
+    NO_TIME,
+    TEXT,
+    Spans,
+    decimal,
+    integer,
+    is_text,
+    literal,
+    number_end,
+    rfc3339,
+    scan_object,
+    symbol_code,
+    text_end,
+)
+from connectors.venues.text import Unusable, digits, mantissa, rfc3339_us, shown
+from market.jit import compiled
+
+CHANNELS: Final = frozenset(
+    ("subscriptions", "heartbeats", "ticker", "ticker_batch", "level2", "l2_data", "candles", "status", "user", "futures_balance_summary")
+)
+
+_PRODUCT, _ID, _PRICE, _SIZE, _TIME, _SIDE = range(6)
+_KEYS: Final = scan.names("product_id", "trade_id", "price", "size", "time", "side")
+_START: Final = scan.plain('{"channel":"market_trades",')
+_CLIENT: Final = scan.plain('"client_id":"",')
+_STAMP: Final = scan.plain('"timestamp":"')
+_SEQUENCE: Final = scan.plain('","sequence_num":')
+_EVENTS: Final = scan.plain(',"events":[')
+_UPDATE: Final = scan.plain('{"type":"update","trades":[')
+_SNAPSHOT: Final = scan.plain('{"type":"snapshot","trades":[')
+_NEXT: Final = scan.plain(",")
+_EVENT_END: Final = scan.plain("]}")
+_END: Final = scan.plain("]}")
+_BUY: Final = scan.plain("BUY")
+_SELL: Final = scan.plain("SELL")
+
+
+@compiled
+def _trade(data: Bytes, spans: Spans, out: Columns, n: int) -> bool:
+    # Read the fields of one trade of the record's own symbol into out[n].
+    for k in range(_ID, _SIDE + 1):
+        if spans[k, 0] != TEXT:
+            return False
+    out.is_buy[n] = is_text(data, spans[_SIDE, 1], spans[_SIDE, 2], _SELL)
+    if not out.is_buy[n] and not is_text(data, spans[_SIDE, 1], spans[_SIDE, 2], _BUY):
+        return False
+    out.vendor[n] = 0
+    out.trade_id[n] = integer(data, spans[_ID, 1], spans[_ID, 2])
+    out.time_us[n] = rfc3339(data, spans[_TIME, 1], spans[_TIME, 2])
+    if out.trade_id[n] < 0 or out.time_us[n] == NO_TIME:
+        return False
+    return decimal(data, spans[_PRICE, 1], spans[_PRICE, 2], out.price, n) and decimal(
+        data, spans[_SIZE, 1], spans[_SIZE, 2], out.quantity, n
+    )
+
+
+@compiled
+def _envelope(data: Bytes, start: int, end: int) -> tuple[int, int]:
+    # Position of the first event, and the frame's own time.
+    at = literal(data, start, end, _START)
+    client = literal(data, at, end, _CLIENT)
+    if client >= 0:
+        at = client
+    at = literal(data, at, end, _STAMP)
+    if at < 0:
+        return FAILED, NO_TIME
+    stop = text_end(data, at, end)
+    event_us = rfc3339(data, at, stop) if stop >= 0 else NO_TIME
+    at = literal(data, stop, end, _SEQUENCE)
+    if at < 0 or event_us == NO_TIME:
+        return FAILED, NO_TIME
+    return literal(data, number_end(data, at, end), end, _EVENTS), event_us
+
+
+@compiled
+def _frame(frames: Frames, row: int, symbols: Symbols, out: Columns, first: int, spans: Spans) -> int:
+    # Read one frame into out[first:]; returns the number of trades, 0 if it must be read the slow way.
+    data, end, key = frames.data, int(frames.starts[row + 1]), int(frames.codes[row])
+    at, event_us = _envelope(data, int(frames.starts[row]), end)
+    n = first
+    while True:  # events
+        begun = literal(data, at, end, _UPDATE)
+        is_snapshot = begun < 0
+        if is_snapshot:
+            begun = literal(data, at, end, _SNAPSHOT)
+        at = begun
+        while True:  # trades
+            at = scan_object(data, at, end, _KEYS, spans)
+            if at < 0 or spans[_PRODUCT, 0] != TEXT or n >= len(out.row):
+                return 0
+            code = symbol_code(data, spans[_PRODUCT, 1], spans[_PRODUCT, 2], symbols, key)
+            if code < 0:
+                return 0
+            if code == key:
+                if not _trade(data, spans, out, n):
+                    return 0
+                out.row[n], out.symbol[n], out.event_us[n], out.is_snapshot[n] = row, code, event_us, is_snapshot
+                n += 1
+            following = literal(data, at, end, _NEXT)
+            if following < 0:
+                break
+            at = following
+        at = literal(data, at, end, _EVENT_END)
+        following = literal(data, at, end, _NEXT)
+        if following < 0:
+            break
+        at = following
+    return n - first if literal(data, at, end, _END) == end else 0
+
+
+@compiled
+def scan_frames(frames: Frames, symbols: Symbols, out: Columns) -> int:
+    """Read the frames of known layouts into `out` and mark each frame's status; returns the number of trades."""
+    spans = np.empty((len(_KEYS) + 1, 3), np.int64)
+    n = 0
+    for row in range(len(frames.status)):
+        if frames.status[row] == WANTED:
+            count = _frame(frames, row, symbols, out, n, spans)
+            frames.status[row] = TRADES if count > 0 else UNREAD
+            n += count
+    return n
+
+
+class Coinbase(Venue):
+    """Coinbase Advanced Trade."""
+
+    exchange = "coinbase"
+    native_side_is_maker = True
+    separator = "-"
+    trade_marks = (b'"market_trades"',)
+    other_channels = texts(
+        f'{{"channel":"{name}"'.encode() for name in ("l2_data", "ticker", "ticker_batch", "candles", "heartbeats", "status")
+    )
+
+    def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
+        """Read the layouts shown above."""
+        return scan_frames(frames, symbols, out)
+
+    def items(self, document: object) -> Items | None:
+        """Return the trades of all events of a `market_trades` frame."""
+        if not isinstance(document, dict):
+            raise Unusable("bad_frame", f"not an object: {shown(document)}")
+        channel = document.get("channel")
+        if channel != "market_trades":
+            if (isinstance(channel, str) and channel in CHANNELS) or (document.get("type") == "error" and "message" in document):
+                return None
+            raise Unusable("unknown_frame", f"channel {shown(channel)}, type {shown(document.get('type'))}")
+        events = document.get("events")
+        if not isinstance(events, list):
+            raise Unusable("bad_frame", f"events is not a list: {shown(events)}")
+        event_us = rfc3339_us(document.get("timestamp"))
+        return [item for event in events for item in _items(event, event_us)]
+
+    def read(self, item: Item) -> ReadTrade:
+        """Return one trade, with the taker's side."""
+        fields = item.fields
+        text = fields.get("trade_id")
+        number = digits(text) if type(text) is str else None
+        if number is None:
+            raise Unusable("bad_trade_id", f"trade_id {shown(text)}")
+        price, quantity = mantissa(fields.get("price"), str, "price"), mantissa(fields.get("size"), str, "quantity")
+        time = self.time_us(item)
+        if time is None:
+            raise Unusable("bad_time", f"time {shown(fields.get('time'))}")
+        maker = fields.get("side")
+        if maker not in ("BUY", "SELL"):
+            raise Unusable("bad_side", f"side {shown(maker)}")
+        return ReadTrade(number, time, item.event_us, maker == "SELL", price, quantity)
+
+    def time_us(self, item: Item) -> int | None:
+        """Return `time` in µs."""
+        return rfc3339_us(item.fields.get("time"))
+
+    def acknowledged(self, document: dict[str, object]) -> list[object]:
+        """Return the products of the `market_trades` subscription; an ack lists the whole state of the connection."""
+        events = document.get("events")
+        found: list[object] = []
+        for event in events if document.get("channel") == "subscriptions" and isinstance(events, list) else ():
+            state = event.get("subscriptions") if isinstance(event, dict) else None
+            products = state.get("market_trades") if isinstance(state, dict) else None
+            found += products if isinstance(products, list) else []
+        return found
+
+
+def _items(event: object, event_us: int | None) -> Items:
+    if not isinstance(event, dict):
+        return [Unusable("bad_frame", f"an event is not an object: {shown(event)}")]
+    trades, kind = event.get("trades"), event.get("type")
+    if kind not in ("update", "snapshot"):
+        return [Unusable("bad_frame", f"event type {shown(kind)}")]
+    if not isinstance(trades, list):
+        return [Unusable("bad_frame", f"trades is not a list: {shown(trades)}")]
+    return [_item(trade, event_us, is_snapshot=kind == "snapshot") for trade in trades]
+
+
+def _item(trade: object, event_us: int | None, *, is_snapshot: bool) -> Item | Unusable:
+    if not isinstance(trade, dict):
+        return Unusable("bad_frame", f"a trade is not an object: {shown(trade)}")
+    return Item(trade, trade.get("product_id"), is_snapshot=is_snapshot, event_us=event_us)

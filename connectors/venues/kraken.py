@@ -1,0 +1,230 @@
+"""Kraken WebSocket v2: channel `trade`.
+
+    {"channel":"trade","type":"update","data":[                              (type `snapshot`: the last 50 trades)
+      {"symbol":"BTC/USD","side":"buy","price":63501.9,"qty":0.00004134,"ord_type":"limit","trade_id":103436768,
+       "timestamp":"2026-07-07T23:00:04.590753Z"},…]}
+
+Prices and quantities are JSON *numbers*: they are read from their text. `side` is the taker's. Trade ids are contiguous per
+book. The frame carries no time of its own.
+
+Source: docs.kraken.com, WebSocket v2, Trade, read 2026-07; recording in tests/data/kraken.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from connectors.venues import scan
+from connectors.venues.base import Venue
+from connectors.venues.columns import TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
+from connectors.venues.reading import Item, Items, ReadTrade
+from connectors.venues.scan import (
+    ABSENT,
+    NO_TIME,
+    NUMBER,
+    TEXT,
+    Spans,
+    decimal,
+    integer,
+    is_text,
+    literal,
+    rfc3339,
+    scan_object,
+    symbol_code,
+)
+from connectors.venues.symbols import spellings, split
+from connectors.venues.text import NumberText, Unusable, mantissa, rfc3339_us, shown, whole
+from market.jit import compiled
+
+CHANNELS: Final = frozenset(("book", "ticker", "ohlc", "instrument", "level3", "status", "heartbeat", "executions", "balances"))
+METHODS: Final = frozenset(("subscribe", "unsubscribe", "pong", "ping"))
+
+# Assets that Kraken's older interfaces name differently; v2 uses today's names.
+_OLD_NAMES: Final = {"BTC": "XBT", "DOGE": "XDG"}
+_NEW_NAMES: Final = {old: new for new, old in _OLD_NAMES.items()}
+# Assets with a class letter in REST pair keys (`XXBTZUSD`).
+_COINS: Final = frozenset(("XBT", "XDG", "ETH", "ETC", "LTC", "MLN", "REP", "XLM", "XMR", "XRP", "ZEC"))
+_MONEY: Final = frozenset(("USD", "EUR", "GBP", "CAD", "JPY", "AUD"))
+
+_SYMBOL, _SIDE, _PRICE, _QTY, _ORD_TYPE, _ID, _TIME = range(7)
+_KEYS: Final = scan.names("symbol", "side", "price", "qty", "ord_type", "trade_id", "timestamp")
+_UPDATE: Final = scan.plain('{"channel":"trade","type":"update","data":[')
+_SNAPSHOT: Final = scan.plain('{"channel":"trade","type":"snapshot","data":[')
+_NEXT: Final = scan.plain(",")
+_END: Final = scan.plain("]}")
+_BUY: Final = scan.plain("buy")
+_SELL: Final = scan.plain("sell")
+_MARKET: Final = scan.plain("market")
+_LIMIT: Final = scan.plain("limit")
+
+
+@compiled
+def _trade(data: Bytes, spans: Spans, out: Columns, n: int) -> bool:
+    # Read the fields of one trade of the record's own symbol into out[n].
+    if (
+        spans[_SIDE, 0] != TEXT
+        or spans[_PRICE, 0] != NUMBER
+        or spans[_QTY, 0] != NUMBER
+        or spans[_ID, 0] != NUMBER
+        or spans[_TIME, 0] != TEXT
+    ):
+        return False
+    out.is_buy[n] = is_text(data, spans[_SIDE, 1], spans[_SIDE, 2], _BUY)
+    if not out.is_buy[n] and not is_text(data, spans[_SIDE, 1], spans[_SIDE, 2], _SELL):
+        return False
+    out.vendor[n] = 0
+    if spans[_ORD_TYPE, 0] != ABSENT:
+        if spans[_ORD_TYPE, 0] != TEXT:
+            return False
+        if is_text(data, spans[_ORD_TYPE, 1], spans[_ORD_TYPE, 2], _LIMIT):
+            out.vendor[n] = 1
+        elif is_text(data, spans[_ORD_TYPE, 1], spans[_ORD_TYPE, 2], _MARKET):
+            out.vendor[n] = 2
+        else:
+            return False
+    out.trade_id[n] = integer(data, spans[_ID, 1], spans[_ID, 2])
+    out.time_us[n] = out.event_us[n] = rfc3339(data, spans[_TIME, 1], spans[_TIME, 2])
+    if out.trade_id[n] < 0 or out.time_us[n] == NO_TIME:
+        return False
+    return decimal(data, spans[_PRICE, 1], spans[_PRICE, 2], out.price, n) and decimal(
+        data, spans[_QTY, 1], spans[_QTY, 2], out.quantity, n
+    )
+
+
+@compiled
+def _frame(frames: Frames, row: int, symbols: Symbols, out: Columns, first: int, spans: Spans) -> int:
+    # Read one frame into out[first:]; returns the number of trades, 0 if it must be read the slow way.
+    data, start, end = frames.data, int(frames.starts[row]), int(frames.starts[row + 1])
+    at = literal(data, start, end, _UPDATE)
+    is_snapshot = at < 0
+    if is_snapshot:
+        at = literal(data, start, end, _SNAPSHOT)
+    key = int(frames.codes[row])
+    n = first
+    while True:
+        at = scan_object(data, at, end, _KEYS, spans)
+        if at < 0 or spans[_SYMBOL, 0] != TEXT or n >= len(out.row):
+            return 0
+        code = symbol_code(data, spans[_SYMBOL, 1], spans[_SYMBOL, 2], symbols, key)
+        if code < 0:
+            return 0
+        if code == key:
+            if not _trade(data, spans, out, n):
+                return 0
+            out.row[n], out.symbol[n], out.is_snapshot[n] = row, code, is_snapshot
+            n += 1
+        following = literal(data, at, end, _NEXT)
+        if following < 0:
+            break
+        at = following
+    return n - first if literal(data, at, end, _END) == end else 0
+
+
+@compiled
+def scan_frames(frames: Frames, symbols: Symbols, out: Columns) -> int:
+    """Read the frames of known layouts into `out` and mark each frame's status; returns the number of trades."""
+    spans = np.empty((len(_KEYS) + 1, 3), np.int64)
+    n = 0
+    for row in range(len(frames.status)):
+        if frames.status[row] == WANTED:
+            count = _frame(frames, row, symbols, out, n, spans)
+            frames.status[row] = TRADES if count > 0 else UNREAD
+            n += count
+    return n
+
+
+class Kraken(Venue):
+    """Kraken spot."""
+
+    exchange = "kraken"
+    separator = "/"
+    vendor_field = "ord_type"
+    vendor_words = ("limit", "market")
+    trade_marks = (b'"trade"',)
+    other_channels = texts(f'{{"channel":"{name}"'.encode() for name in ("book", "ticker", "ohlc", "instrument", "level3", "heartbeat"))
+
+    def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
+        """Read the layouts shown above."""
+        return scan_frames(frames, symbols, out)
+
+    def aliases(self, canonical: str) -> tuple[str, ...]:
+        """Return `BTC/USD`, `XBT/USD`, `XBTUSD`, `XXBTZUSD` and the like."""
+        base, _, quote = canonical.partition("/")
+        old = _OLD_NAMES.get(base, base), _OLD_NAMES.get(quote, quote)
+        pairs = [(b, q) for b in (base, old[0]) for q in (quote, old[1])]
+        return spellings(pairs, _class_name(old[0]) + _class_name(old[1]))
+
+    def canonical(self, spelling: str) -> str | None:
+        """Return `BTC/USD` for `XBTUSD` or `XXBTZUSD`."""
+        pair = _split_pair_key(spelling) or split(spelling)
+        return None if pair is None else "/".join(_NEW_NAMES.get(name, name) for name in pair)
+
+    def items(self, document: object) -> Items | None:
+        """Return the trades of a `trade` frame."""
+        if not isinstance(document, dict):
+            raise Unusable("bad_frame", f"not an object: {shown(document)}")
+        channel = document.get("channel")
+        if channel != "trade":
+            if (
+                _is_known(channel, CHANNELS)
+                or _is_known(document.get("method"), METHODS)
+                or ("error" in document and "success" in document)
+            ):
+                return None
+            raise Unusable("unknown_frame", f"channel {shown(channel)}, method {shown(document.get('method'))}")
+        trades, kind = document.get("data"), document.get("type")
+        if kind not in ("update", "snapshot"):
+            raise Unusable("bad_frame", f"type {shown(kind)}")
+        if not isinstance(trades, list):
+            raise Unusable("bad_frame", f"data is not a list: {shown(trades)}")
+        return [_item(trade, is_snapshot=kind == "snapshot") for trade in trades]
+
+    def read(self, item: Item) -> ReadTrade:
+        """Return one trade of the list."""
+        fields = item.fields
+        number = whole(fields.get("trade_id"))
+        if number is None:
+            raise Unusable("bad_trade_id", f"trade_id {shown(fields.get('trade_id'))}")
+        price, quantity = mantissa(fields.get("price"), NumberText, "price"), mantissa(fields.get("qty"), NumberText, "quantity")
+        time = self.time_us(item)
+        if time is None:
+            raise Unusable("bad_time", f"timestamp {shown(fields.get('timestamp'))}")
+        side = fields.get("side")
+        if side not in ("buy", "sell"):
+            raise Unusable("bad_side", f"side {shown(side)}")
+        return ReadTrade(number, time, None, side == "buy", price, quantity, fields.get("ord_type"))
+
+    def time_us(self, item: Item) -> int | None:
+        """Return `timestamp` in µs."""
+        return rfc3339_us(item.fields.get("timestamp"))
+
+    def acknowledged(self, document: dict[str, object]) -> list[object]:
+        """Return the symbol of a trade subscription's ack; there is one ack per symbol."""
+        result = document.get("result")
+        if document.get("method") != "subscribe" or document.get("success") is not True or not isinstance(result, dict):
+            return []
+        return [result.get("symbol")] if result.get("channel") == "trade" else []
+
+
+def _item(trade: object, *, is_snapshot: bool) -> Item | Unusable:
+    if not isinstance(trade, dict):
+        return Unusable("bad_frame", f"a trade is not an object: {shown(trade)}")
+    return Item(trade, trade.get("symbol"), is_snapshot=is_snapshot)
+
+
+def _is_known(name: object, known: frozenset[str]) -> bool:
+    return isinstance(name, str) and name in known
+
+
+def _class_name(asset: str) -> str:
+    return f"X{asset}" if asset in _COINS else f"Z{asset}" if asset in _MONEY else asset
+
+
+def _split_pair_key(spelling: str) -> tuple[str, str] | None:
+    text = spelling.strip().upper()
+    base, quote = text[:4], text[4:]
+    if base[1:] in _COINS and base[:1] == "X" and quote[1:] in _COINS | _MONEY and quote == _class_name(quote[1:]):
+        return base[1:], quote[1:]
+    return None
