@@ -71,6 +71,7 @@ class Settings(BaseSettings):
         default_factory=_in_home("sqlite:///{home}/topics.db"),
         description="raw topics: `sqlite:///path/topics.db` or `kafka://host:9092`; empty: `sqlite:///HOME/topics.db`",
     )
+    kafka_password: SecretStr = Field(SecretStr(""), description="password of the user in a `kafka://` URL; only from the environment")
     warm_url: Url = Field(
         "", description="ClickHouse server, `http://host:8123` or `https://…`; empty: the embedded one is started in the home"
     )
@@ -147,7 +148,9 @@ class Settings(BaseSettings):
         )
 
     def topic_options(self) -> dict[str, Any]:
-        """Return what the topic log's constructor takes beside its URL: nothing, today."""
+        """Return what the topic log's constructor takes beside its URL."""
+        if self.topics_url.startswith("kafka:"):
+            return {"password": self.kafka_password.get_secret_value() or None}
         return {}
 
     @classmethod
@@ -184,8 +187,9 @@ def read_settings_file() -> YamlMapping:
     path = Path(chosen).expanduser() if chosen else PACKAGED / "k2.yaml"
     what = "the settings file" if not chosen else f"the settings file ({CONFIG_VARIABLE})"
     file = read_yaml_mapping(path, what=what)
-    if "warm_password" in file.values:
-        raise ConfigError(f"{file.place('warm_password')}: passwords come from the environment only: set {PREFIX}WARM_PASSWORD")
+    for name in ("warm_password", "kafka_password"):
+        if name in file.values:
+            raise ConfigError(f"{file.place(name)}: passwords come from the environment only: set {PREFIX}{name.upper()}")
     return file
 
 

@@ -146,6 +146,7 @@ def test_unknown_key_in_the_file_is_named_with_the_nearest(monkeypatch: pytest.M
         ("a: [\n", ":2: the settings file"),
         ("a: 1\nhorizon: 1\nhorizon: 2\n", ":3: the settings file (K2_CONFIG) is not valid YAML: 'horizon' is written twice"),
         ("warm_password: x\n", "passwords come from the environment only: set K2_WARM_PASSWORD"),
+        ("kafka_password: x\n", "passwords come from the environment only: set K2_KAFKA_PASSWORD"),
     ],
 )
 def test_file_of_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, message: str) -> None:
@@ -185,6 +186,15 @@ def test_password_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.warm_password.get_secret_value() == "hunter2"
 
 
+def test_the_kafka_log_gets_its_password_and_no_other_log_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K2_KAFKA_PASSWORD", "hunter2")
+    assert load_settings().topic_options() == {}
+    monkeypatch.setenv("K2_TOPICS_URL", "kafka://alice@broker")
+    settings = load_settings()
+    assert settings.topic_options() == {"password": "hunter2"}
+    assert "hunter2" not in repr(settings)
+
+
 def test_password_in_a_url_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("K2_WARM_URL", "http://me:hunter2@host:8123")
     with pytest.raises(ConfigError, match="K2_WARM_PASSWORD") as caught:
@@ -195,7 +205,7 @@ def test_password_in_a_url_is_refused_and_not_repeated(monkeypatch: pytest.Monke
 def test_packaged_file_changes_nothing_and_names_every_setting() -> None:
     assert read_settings_file().values == {}
     text = reference.TEMPLATE.read_text()
-    assert all(f"# {name}:" in text for name in Settings.model_fields if name != "warm_password")
+    assert all(f"# {name}:" in text for name in Settings.model_fields if not name.endswith("_password"))
 
 
 def test_packaged_file_with_every_comment_taken_out_loads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
