@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from bytewax.dataflow import Dataflow
-from connectors.venues.registry import venue
 
 from config.run_file import update_run
 from config.settings import Settings, load_settings
 from connectors.instruments import load_instruments
 from connectors.topics.base import TopicLog
 from connectors.topics.registry import open_topics
+from connectors.venues.registry import venue
 from dataflows import stages
 from dataflows.engine import Control, ReadLimits, Tables, Topics, sorted_parts
 from dataflows.stores import ColdStore, WarmStore

@@ -61,7 +61,7 @@ def _execute(flow: object, control: Control, settings: Settings, folder: Path) -
 
     os.environ.setdefault("RUST_BACKTRACE", "0")
     try:
-        cli_main(
+        cli_main(  # type: ignore[no-untyped-call]
             flow,
             epoch_interval=timedelta(seconds=float(settings.epoch_interval)),
             recovery_config=RecoveryConfig(folder, timedelta(0)),

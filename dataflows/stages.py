@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from connectors.venues.base import Venue
 from market.shard import Shard
 
+from connectors.venues.base import Venue
 from dataflows.engine import Control, StageLogic
 from market.instrument import Instruments
 from market.output import TableOutput
