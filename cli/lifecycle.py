@@ -21,10 +21,10 @@ _OURS: Final = ("k2", "cli.main", "bytewax", "dataflows.ohlcv")
 
 def up() -> None:
     """Start the embedded warm store, create topics and prepare the tables of both stores."""
-    from dataflows.composition import Platform
-
     settings = load_settings()
     configure_logs()
+    from dataflows.composition import Platform
+
     platform = Platform(settings)
     try:
         platform.shards()
