@@ -1,0 +1,478 @@
+"""The Iceberg sink on a real SQLite catalog and local files."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from pyiceberg.catalog import Catalog
+
+from market.errors import ConfigError, Fenced, Refused, SchemaMismatch, SinkUnavailable
+from market.schema import CHANGE, OHLCV, SILVER_TRADES, TRADE_GAPS, Layer, Table, all_tables, bronze_table
+from sinks.iceberg import ColdReader, ColdTable, open_catalog, prepare
+from sinks.iceberg.layout import SNAPSHOTS_KEPT
+from sinks.iceberg.workers import Workers
+from tests.integration.cold_outputs import DAY_US, at, batch, causes, expected, store, url_of, wait_until, writing
+from tests.integration.warm_outputs import EXCHANGE, TABLES, TOPIC, rows
+
+APPEND_TABLES = [t for t in TABLES if t.layer is not Layer.GOLD]
+BRONZE = bronze_table(EXCHANGE)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return store(tmp_path, (SILVER_TRADES, TRADE_GAPS, OHLCV["1m"]))
+
+
+# ------------------------------------------------------------------------------------------------------------- layout
+
+
+def test_prepare_makes_every_table_and_may_be_repeated(tmp_path: Path) -> None:
+    catalog = store(tmp_path, all_tables(("binance", "kraken")))
+    prepare(catalog, all_tables(("binance", "kraken")))
+    names = {name for _, name in catalog.list_tables("cold")}
+    assert names == {t.cold_name for t in all_tables(("binance", "kraken"))}
+    assert str(catalog.load_table("cold.silver_trades").spec()).count("day") >= 1
+    assert "month" in str(catalog.load_table("cold.gold_ohlcv_1d").spec())
+
+
+def test_a_table_of_another_shape_is_refused(catalog: Catalog) -> None:
+    with catalog.load_table("cold.trade_gaps").update_schema() as change:
+        change.delete_column("reason")
+    with pytest.raises(SchemaMismatch, match=r"cold.trade_gaps has other columns .*\(reason\)"):
+        prepare(catalog, [TRADE_GAPS])
+    with pytest.raises(SchemaMismatch, match="reason"):
+        ColdTable(catalog, TRADE_GAPS).open(None)
+
+
+def test_a_table_of_another_layout_version_is_refused(catalog: Catalog) -> None:
+    with catalog.load_table("cold.trade_gaps").transaction() as change:
+        change.set_properties({"k2.layout-version": "99"})
+    with pytest.raises(SchemaMismatch, match="layout version 99"):
+        prepare(catalog, [TRADE_GAPS])
+
+
+def test_a_missing_table_is_a_clear_error(tmp_path: Path) -> None:
+    catalog = open_catalog(url_of(tmp_path))
+    with pytest.raises(SchemaMismatch, match="cold.silver_trades"):
+        ColdTable(catalog, SILVER_TRADES).open(None)
+
+
+# -------------------------------------------------------------------------------------------------------------- write
+
+
+@pytest.mark.parametrize("table", APPEND_TABLES, ids=lambda t: t.name)
+def test_rows_come_back_as_they_were_written(catalog: Catalog, table: Table) -> None:
+    prepare(catalog, [table])
+    written = rows(table, 0, 500, 1)
+    with writing(catalog, table) as writer:
+        writer.write(batch(0, 500, table=table, partition=1, rows_of=written))
+        writer.snapshot()
+        writer.drain(20)
+    found = ColdReader(catalog).read(table)
+    assert found.schema.equals(table.arrow_schema())
+    offset = "kafka_offset" if table.layer is Layer.BRONZE else "source_offset"
+    assert found.sort_by([(offset, "ascending"), ("source_index", "ascending")]).equals(pa.Table.from_batches([written]))
+
+
+def test_rows_are_partitioned_by_day_and_exchange_and_sorted_by_symbol_and_time(catalog: Catalog) -> None:
+    made = rows(SILVER_TRADES, 0, 300, 0)
+    times = made.column("timestamp").cast(pa.int64()).to_numpy() + np.arange(900) % 3 * DAY_US
+    symbols = [f"S{i % 7}/USDT" for i in range(900)]
+    made = made.set_column(0, made.schema.field(0), pa.array(times).cast(made.schema.field(0).type))
+    made = made.set_column(3, made.schema.field(3), pa.array(symbols))
+    kraken = made.set_column(1, made.schema.field(1), pa.array(["kraken"] * 900))
+    with writing(catalog) as writer:
+        writer.write(batch(0, 300, rows_of=made))
+        writer.write(batch(0, 300, rows_of=kraken, exchange="kraken", topic="raw.trades.kraken"))
+        writer.snapshot()
+        writer.drain(20)
+    table = catalog.load_table("cold.silver_trades")
+    files = [task.file for task in table.scan().plan_files()]
+    assert sorted((f.partition[1], f.record_count) for f in files) == [("binance", 300)] * 3 + [("kraken", 300)] * 3
+    for task in table.scan().plan_files():
+        frame = pl.read_parquet(task.file.file_path)
+        assert frame.equals(frame.sort("canonical_symbol", "timestamp", maintain_order=True))
+    one_day = table.scan(
+        row_filter="exchange == 'kraken' and timestamp >= '2023-11-15T00:00:00+00:00' and timestamp < '2023-11-16T00:00:00+00:00'"
+    )
+    assert len(list(one_day.plan_files())) == 1
+    assert one_day.to_arrow().num_rows == 300
+
+
+def test_other_engines_read_what_was_committed(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLARS_ICEBERG_PLANNER", "pyiceberg")
+    duckdb = pytest.importorskip("duckdb")
+    with writing(catalog) as writer:
+        writer.write(batch(0, 1000))
+        writer.snapshot()
+        writer.drain(20)
+    location = ColdReader(catalog).metadata_location(SILVER_TRADES)
+    expected_sum = 3000 + sum(range(3000)) / 10**18
+    frame = (
+        pl.scan_iceberg(location)
+        .filter(pl.col("exchange") == EXCHANGE)
+        .select(pl.len(), pl.col("price").sum(), pl.col("vendor_data"))
+        .collect()
+    )
+    assert frame["len"][0] == 3000
+    assert float(frame["price"][0]) == pytest.approx(expected_sum)
+    with duckdb.connect() as connection:
+        load_iceberg_extension(connection)
+        found = connection.execute(
+            "SELECT count(*), sum(price), sum(cardinality(vendor_data)), sum(len(trade_conditions)), max(source_offset) "
+            f"FROM iceberg_scan('{location}') WHERE exchange = 'binance'"
+        ).fetchone()
+    assert found is not None
+    assert (found[0], found[2], found[3], found[4]) == (3000, 1500, 3000, 999)
+    assert float(found[1]) == pytest.approx(expected_sum)
+
+
+def load_iceberg_extension(connection: object) -> None:
+    import duckdb_extension_avro
+    import duckdb_extension_iceberg
+
+    for module in (duckdb_extension_avro, duckdb_extension_iceberg):
+        for file in Path(module.__file__).parent.rglob("*.duckdb_extension"):
+            connection.execute(f"LOAD '{file}'")  # type: ignore[attr-defined]
+
+
+# ----------------------------------------------------------------------------------------------------------- frontier
+
+
+def test_a_batch_without_rows_moves_only_the_frontier(catalog: Catalog) -> None:
+    with writing(catalog, TRADE_GAPS) as writer:
+        writer.write(batch(0, 700, table=TRADE_GAPS, rows_of=rows(TRADE_GAPS, 0, 0, 0)))
+        writer.snapshot()
+        writer.drain(20)
+        assert writer.frontiers() == {(TOPIC, 0): at(700)}
+    status = ColdReader(catalog).status(TRADE_GAPS)
+    assert (status.rows, status.files, status.frontier) == (0, 0, {(TOPIC, 0): at(700)})
+    assert status.last_commit is not None
+    assert abs((datetime.now(UTC) - status.last_commit).total_seconds()) < 60
+
+
+def test_every_commit_repeats_the_whole_frontier_and_few_snapshots_are_kept(catalog: Catalog) -> None:
+    with writing(catalog) as writer:
+        writer.write(batch(0, 10, partition=3))
+        for first in range(0, 300, 10):
+            writer.write(batch(first, 10))
+            writer.snapshot()
+            writer.drain(20)
+    table = catalog.load_table("cold.silver_trades")
+    assert len(table.snapshots()) <= SNAPSHOTS_KEPT + 1
+    for snapshot in table.snapshots():
+        assert json.loads(snapshot.summary["stream.frontier"])["raw.trades.binance/3"]["offset"] == 10
+    assert ColdReader(catalog).status(SILVER_TRADES).frontier == {(TOPIC, 0): at(300), (TOPIC, 3): at(10)}
+    assert causes(catalog) == expected(300) + expected(10, partition=3)
+    assert [(f.table, f.partition, f.offset) for f in ColdReader(catalog).frontiers()] == [
+        ("silver_trades", 0, 300),
+        ("silver_trades", 3, 10),
+    ]
+
+
+def test_replayed_rows_are_dropped_whatever_the_cut_of_batches(catalog: Catalog) -> None:
+    with writing(catalog) as writer:
+        writer.write(batch(0, 100))
+        writer.write(batch(0, 100))
+        writer.write(batch(50, 100))
+        writer.snapshot()
+        writer.drain(20)
+    with writing(catalog) as writer:
+        writer.write(batch(0, 40))
+        writer.write(batch(40, 200))
+        writer.snapshot()
+        writer.drain(20)
+    assert causes(catalog) == expected(240)
+
+
+def test_the_topic_of_another_generation_is_refused(catalog: Catalog) -> None:
+    with writing(catalog) as writer:
+        writer.write(batch(0, 10))
+        with pytest.raises(Refused, match="deleted and created again"):
+            writer.write(batch(10, 10, generation="g2"))
+
+
+def test_rows_without_a_frontier_are_refused(catalog: Catalog) -> None:
+    # Somebody appended with another tool: taking offset 0 for granted would store everything twice.
+    table = catalog.load_table("cold.silver_trades")
+    table.append(pa.Table.from_batches([rows(SILVER_TRADES, 0, 5, 0)]))
+    with pytest.raises(Refused, match="none of its snapshots says how far"):
+        ColdTable(catalog, SILVER_TRADES).open(None)
+
+
+# ------------------------------------------------------------------------------------------------------------- resume
+
+
+def test_what_was_snapshotted_and_not_committed_is_committed_on_resume(catalog: Catalog) -> None:
+    with writing(catalog, interval_s=3600) as writer:
+        writer.write(batch(0, 100))
+        writer.snapshot()
+        writer.write(batch(100, 100))
+        state = writer.snapshot()
+        writer.write(batch(200, 100))
+    assert causes(catalog) == []
+    with writing(catalog, state=state) as writer:
+        writer.drain(20)
+        assert causes(catalog) == expected(200)
+        writer.write(batch(200, 100))
+        writer.snapshot()
+        writer.drain(20)
+    assert causes(catalog) == expected(300)
+
+
+def test_what_was_committed_after_the_saved_state_is_not_committed_again(catalog: Catalog) -> None:
+    with writing(catalog, interval_s=3600) as writer:
+        writer.write(batch(0, 100))
+        state = writer.snapshot()
+        writer.write(batch(100, 100))
+        writer.snapshot()
+        writer.drain(20)
+    with writing(catalog, state=state) as writer:
+        writer.write(batch(100, 150))  # the engine reads from its saved position, with another cut
+        writer.snapshot()
+        writer.drain(20)
+    assert causes(catalog) == expected(250)
+
+
+def test_of_a_pending_file_only_the_rows_are_taken_that_another_execution_has_not_stored(catalog: Catalog) -> None:
+    with writing(catalog, interval_s=3600) as writer:
+        writer.write(batch(0, 100))
+        writer.write(batch(0, 60, partition=1))
+        state = writer.snapshot()
+    with writing(catalog) as other:  # another recovery folder: from the log's start, with its own epochs
+        other.write(batch(0, 70))
+        other.snapshot()
+        other.drain(20)
+    with writing(catalog, state=state) as writer:
+        writer.drain(20)
+        assert writer.frontiers() == {(TOPIC, 0): at(100), (TOPIC, 1): at(60)}
+    assert causes(catalog) == expected(100) + expected(60, partition=1)
+
+
+def test_a_pending_file_that_is_gone_is_refused_only_while_it_is_needed(catalog: Catalog, tmp_path: Path) -> None:
+    with writing(catalog, interval_s=3600) as writer:
+        writer.write(batch(0, 100))
+        state = writer.snapshot()
+    for file in tmp_path.rglob("*.parquet"):
+        file.unlink()
+    with pytest.raises(Refused, match=r"is gone.*k2 recover"):
+        ColdTable(catalog, SILVER_TRADES).open(state)
+    with writing(catalog) as other:
+        other.write(batch(0, 100))
+        other.snapshot()
+        other.drain(20)
+    with writing(catalog, state=state) as writer:
+        writer.drain(20)
+    assert causes(catalog) == expected(100)
+
+
+def test_a_pending_file_that_was_cut_short_is_refused(catalog: Catalog, tmp_path: Path) -> None:
+    with writing(catalog, interval_s=3600) as writer:
+        writer.write(batch(0, 100))
+        state = writer.snapshot()
+    (file,) = tmp_path.rglob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(Refused, match=r"bytes instead of.*k2 recover"):
+        ColdTable(catalog, SILVER_TRADES).open(state)
+
+
+def test_a_table_that_was_set_back_is_refused(catalog: Catalog, tmp_path: Path) -> None:
+    with writing(catalog) as writer:
+        writer.write(batch(0, 100))
+        writer.snapshot()
+        writer.drain(20)
+        early = (tmp_path / "cold/catalog.db").read_bytes()
+        writer.write(batch(100, 100))
+        writer.snapshot()
+        writer.drain(20)
+        state = writer.snapshot()
+    (tmp_path / "cold/catalog.db").write_bytes(early)
+    with pytest.raises(Refused, match=r"up to offset 100, and had it up to 200.*k2 recover"):
+        ColdTable(open_catalog(url_of(tmp_path)), SILVER_TRADES).open(state)
+
+
+def test_the_state_of_a_dropped_table_is_refused(catalog: Catalog) -> None:
+    with writing(catalog) as writer:
+        writer.write(batch(0, 100))
+        state = writer.snapshot()
+    catalog.drop_table("cold.silver_trades")
+    prepare(catalog, [SILVER_TRADES])
+    with pytest.raises(Refused, match="k2 recover"):
+        ColdTable(catalog, SILVER_TRADES).open(state)
+
+
+def test_a_position_past_what_the_table_has_is_refused(catalog: Catalog) -> None:
+    with writing(catalog, interval_s=3600) as writer:
+        writer.write(batch(0, 100))
+        state = writer.snapshot()
+    with writing(catalog, state=state, positions={(TOPIC, 0): at(100)}) as writer:
+        writer.check_resume(TOPIC, 0, "g1", 40)
+        with pytest.raises(Refused, match=r"resume at 101.*k2 recover"):
+            writer.check_resume(TOPIC, 0, "g1", 101)
+        with pytest.raises(Refused, match="generation"):
+            writer.check_resume(TOPIC, 0, "g2", 100)
+        with pytest.raises(Refused, match="k2 recover"):
+            writer.check_resume(TOPIC, 7, "g1", 5)
+
+
+def test_saved_state_of_an_unknown_version_names_the_way_out(catalog: Catalog) -> None:
+    with pytest.raises(SchemaMismatch, match="k2 recover"):
+        ColdTable(catalog, SILVER_TRADES).open(b"K2IC\x63\x00\x00\x00\x00{}")
+
+
+# -------------------------------------------------------------------------------------------------------------- fence
+
+
+def test_a_writer_whose_table_was_taken_over_commits_nothing_more(catalog: Catalog) -> None:
+    with writing(catalog, interval_s=3600) as zombie:
+        zombie.write(batch(0, 100))
+        zombie.snapshot()
+        with writing(open_catalog(f"{catalog.properties['uri'].partition('?')[0]}")) as successor:
+            successor.write(batch(0, 30))
+            successor.snapshot()
+            successor.drain(20)
+            with pytest.raises(Fenced, match="taken over"):
+                zombie.drain(20)
+            with pytest.raises(Fenced):
+                zombie.write(batch(100, 10))
+            with pytest.raises(Fenced):
+                zombie.snapshot()
+            successor.write(batch(30, 30))
+            successor.snapshot()
+            successor.drain(20)
+    assert causes(catalog) == expected(60)
+
+
+def test_a_commit_that_raced_with_maintenance_lands_once_on_the_new_head(catalog: Catalog) -> None:
+    with writing(catalog, interval_s=3600) as writer:
+        writer.write(batch(0, 50))
+        writer.snapshot()
+        writer.drain(20)
+        table = catalog.load_table("cold.silver_trades")
+        with table.transaction() as change:  # any foreign commit that moves the head
+            change.update_snapshot(snapshot_properties={"maintenance": "compact"}).fast_append().commit()
+        writer.write(batch(50, 50))
+        writer.snapshot()
+        writer.drain(20)
+    assert causes(catalog) == expected(100)
+    assert ColdReader(catalog).status(SILVER_TRADES).frontier == {(TOPIC, 0): at(100)}
+
+
+# ------------------------------------------------------------------------------------------------------------ catalog
+
+
+def test_the_barrier_does_not_wait_for_a_locked_catalog(catalog: Catalog, tmp_path: Path) -> None:
+    with writing(catalog) as writer:
+        writer.write(batch(0, 10))
+        writer.snapshot()
+        writer.drain(20)
+        lock = sqlite3.connect(tmp_path / "cold/catalog.db", isolation_level=None)
+        lock.execute("BEGIN EXCLUSIVE")
+        for first in range(10, 60, 10):
+            writer.write(batch(first, 10))
+            writer.snapshot()  # would hang here
+        assert writer.frontiers() == {(TOPIC, 0): at(10)}
+        with pytest.raises(SinkUnavailable, match="within 0.2 s"):
+            writer.drain(0.2)
+        lock.execute("ROLLBACK")
+        lock.close()
+        writer.drain(40)
+    assert causes(catalog) == expected(60)
+
+
+def test_commits_wait_out_a_catalog_that_fails_and_take_several_epochs_at_once(catalog: Catalog) -> None:
+    real = catalog.commit_table
+    broken = True
+
+    def failing(*args: object) -> object:
+        if broken:
+            raise OSError("connection refused")
+        return real(*args)
+
+    with writing(catalog) as writer:
+        catalog.commit_table = failing  # type: ignore[method-assign]
+        for first in range(0, 50, 10):
+            writer.write(batch(first, 10))
+            writer.snapshot()
+        wait_until(lambda: writer.pressure() > 0)
+        before = len(catalog.load_table("cold.silver_trades").snapshots())
+        broken = False
+        writer.drain(20)
+        assert len(catalog.load_table("cold.silver_trades").snapshots()) - before <= 2
+    assert causes(catalog) == expected(50)
+
+
+@pytest.mark.parametrize("landed", [True, False])
+def test_a_commit_of_unknown_outcome_is_stored_once(catalog: Catalog, *, landed: bool) -> None:
+    from pyiceberg.exceptions import CommitStateUnknownException
+
+    real = catalog.commit_table
+    calls = []
+
+    def unsure(*args: object) -> object:
+        calls.append(args)
+        if len(calls) > 1:
+            return real(*args)
+        if landed:
+            real(*args)
+        raise CommitStateUnknownException("500")
+
+    with writing(catalog) as writer:
+        catalog.commit_table = unsure  # type: ignore[method-assign]
+        writer.write(batch(0, 100))
+        writer.snapshot()
+        writer.drain(20)
+        assert writer.frontiers() == {(TOPIC, 0): at(100)}
+    assert causes(catalog) == expected(100)
+    assert len(calls) == (1 if landed else 2)
+
+
+def test_a_frontier_alone_is_not_worth_a_commit_before_its_time(catalog: Catalog) -> None:
+    with writing(catalog) as writer:
+        before = len(catalog.load_table("cold.silver_trades").snapshots())
+        for first in range(0, 100, 10):
+            writer.write(batch(first, 10, rows_of=rows(SILVER_TRADES, 0, 0, 0)))
+            writer.snapshot()
+        writer.drain(20)
+        assert len(catalog.load_table("cold.silver_trades").snapshots()) - before == 1
+
+
+def test_a_full_disk_reaches_the_engine(catalog: Catalog, tmp_path: Path) -> None:
+    with writing(catalog) as writer:
+        data = tmp_path / "cold/warehouse/cold/silver_trades/data"
+        data.parent.mkdir(parents=True, exist_ok=True)
+        data.write_text("no folder can be made here")
+        writer.write(batch(0, 10))
+        with pytest.raises(SinkUnavailable, match="write a data file of silver_trades"):
+            writer.snapshot()
+
+
+def test_close_never_raises_and_leaves_no_thread(catalog: Catalog) -> None:
+    import threading
+
+    before = set(threading.enumerate())
+    unopened = ColdTable(catalog, SILVER_TRADES)
+    unopened.close()
+    writer = ColdTable(catalog, SILVER_TRADES, workers=Workers())
+    writer.open(None)
+    writer.write(batch(0, 10))
+    writer.close()
+    writer.close()
+    wait_until(lambda: not [t for t in set(threading.enumerate()) - before if t.name.startswith("iceberg")])
+
+
+def test_a_catalog_url_with_a_secret_is_refused_before_anything_is_opened() -> None:
+    with pytest.raises(ConfigError, match="PYICEBERG_CATALOG__K2__S3__SECRET_ACCESS_KEY"):
+        open_catalog("rest+https://localhost:1?s3.secret-access-key=hunter2")
+
+
+def test_gold_outputs_without_a_change_column_are_our_bug(catalog: Catalog) -> None:
+    with writing(catalog, OHLCV["1m"]) as writer, pytest.raises(ValueError, match=CHANGE):
+        writer.write(batch(0, 1, table=OHLCV["1m"], rows_of=rows(OHLCV["1m"], 0, 1, 0)))
