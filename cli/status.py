@@ -22,7 +22,9 @@ from market.errors import PipelineError
 from market.record import topic_name
 from market.schema import Layer, Table, bronze_table
 
-_HEADINGS: Final = ("table", "store", "topic", ">part", ">frontier", ">end", ">lag", ">rows", "last commit")
+_HEADINGS: Final = (
+    "topic", ">part", ">end", "table", ">warm frontier", ">lag", ">rows", "commit", ">cold frontier", ">lag", ">rows", "commit",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def status(*, as_json: bool) -> None:
     if as_json:
         typer.echo(orjson.dumps([asdict(p) for p in positions], option=orjson.OPT_INDENT_2))
     elif positions:
-        print_table(_HEADINGS, [_line(p) for p in positions])
+        _print(positions)
 
 
 def read_positions(reading: Reading) -> list[Position]:
@@ -119,7 +121,21 @@ def _position(
     )
 
 
-def _line(position: Position) -> list[Any]:
-    cells = list(asdict(position).values())
-    cells[-1] = (position.last_commit or "").replace("T", " ").split(".")[0]
-    return cells
+def _print(positions: list[Position]) -> None:
+    # For people: both stores on one line, and nothing about partitions that never had a record.
+    found = {(p.topic, p.partition, p.table, p.store): p for p in positions}
+    lines: list[list[Any]] = []
+    for topic, partition, table in dict.fromkeys((p.topic, p.partition, p.table) for p in positions if p.end_offset):
+        pair = [found[topic, partition, table, store] for store in STORES]
+        lines.append(
+            [topic, partition, pair[0].end_offset, table, *(cell for p in pair for cell in (p.frontier, p.lag, p.rows, _commit(p)))]
+        )
+    lines.sort(key=lambda line: line[:2])
+    print_table(_HEADINGS, lines)
+    empty = {(p.topic, p.partition) for p in positions if not p.end_offset}
+    if empty:
+        say(f"{len(empty)} topic partitions without a record are not shown")
+
+
+def _commit(position: Position) -> str:
+    return (position.last_commit or "").replace("T", " ").split(".")[0]
