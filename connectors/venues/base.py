@@ -57,7 +57,7 @@ class Venue(ABC):
 
     @abstractmethod
     def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
-        """Write the trades of frames of known layouts to `out`, mark every frame's status, return the number of trades."""
+        """Write the trades of frames of known layouts to `out`, mark the status of every frame, return the number of trades."""
 
     @abstractmethod
     def items(self, document: object) -> Items | None:
@@ -109,8 +109,8 @@ class Venue(ABC):
         """
         frames = frames_of(batch, instruments)
         scanned = columns_for(frames)
-        mark_other_channels(frames, self.other_channels)
         n = self.scan(frames, self._symbols(instruments), scanned)
+        mark_other_channels(frames, self.other_channels)
         reading = Reading(self.items, self.read, instruments, self.vendor_words)
         for row in np.flatnonzero(frames.status == UNREAD).tolist():
             start, stop = frames.starts[row : row + 2].tolist()

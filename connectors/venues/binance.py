@@ -16,8 +16,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from connectors.venues import scan
 from connectors.venues.base import Venue
 from connectors.venues.columns import CONTROL, TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
@@ -35,11 +33,12 @@ from connectors.venues.scan import (
     is_text,
     literal,
     scan_object,
+    spans_for,
     symbol_code,
     text_end,
 )
 from connectors.venues.text import Unusable, mantissa, shown, whole
-from market.jit import compiled
+from market.jit import compiled_scan
 
 _MICROSECONDS: Final = 10**15  # a time with 16 digits is in µs
 _LATEST: Final = 10**16
@@ -65,14 +64,14 @@ _AGG_TRADE: Final = scan.plain("aggTrade")
 _MARKET: Final = scan.plain("MARKET")
 
 
-@compiled
+@compiled_scan
 def _time_us(value: int) -> int:
     if value < 0 or value >= _LATEST:
         return FAILED
     return value if value >= _MICROSECONDS else value * 1000
 
 
-@compiled
+@compiled_scan
 def _unwrap(frames: Frames, start: int, end: int) -> int:
     # Position of the event's own object.
     at = literal(frames.data, start, end, _WRAPPED)
@@ -81,7 +80,7 @@ def _unwrap(frames: Frames, start: int, end: int) -> int:
     return literal(frames.data, text_end(frames.data, at, end), end, _DATA)
 
 
-@compiled
+@compiled_scan
 def _whose(frames: Frames, row: int, symbols: Symbols, spans: Spans) -> int:
     # Read one frame into `spans`; returns its status, `TRADES` if it is a trade of the record's own symbol.
     data, start, end = frames.data, int(frames.starts[row]), int(frames.starts[row + 1])
@@ -102,7 +101,7 @@ def _whose(frames: Frames, row: int, symbols: Symbols, spans: Spans) -> int:
     return TRADES if code >= 0 and code == key else UNREAD
 
 
-@compiled
+@compiled_scan
 def _has_kinds(spans: Spans, number: int) -> bool:
     if spans[_EVENT_TIME, 0] != NUMBER or spans[_TIME, 0] != NUMBER or spans[number, 0] != NUMBER:
         return False
@@ -111,7 +110,7 @@ def _has_kinds(spans: Spans, number: int) -> bool:
     return bool(spans[_M, 0] == TRUE or spans[_M, 0] == FALSE)
 
 
-@compiled
+@compiled_scan
 def _trade(data: Bytes, spans: Spans, number: int, out: Columns, n: int) -> bool:
     # Read the fields of one trade into out[n]; `number` is the key of its id.
     if not _has_kinds(spans, number):
@@ -130,10 +129,9 @@ def _trade(data: Bytes, spans: Spans, number: int, out: Columns, n: int) -> bool
     return decimal(data, spans[_P, 1], spans[_P, 2], out.price, n) and decimal(data, spans[_Q, 1], spans[_Q, 2], out.quantity, n)
 
 
-@compiled
-def scan_frames(frames: Frames, symbols: Symbols, out: Columns) -> int:
+@compiled_scan
+def scan_frames(frames: Frames, symbols: Symbols, out: Columns, spans: Spans) -> int:
     """Read the frames of known layouts into `out` and mark each frame's status; returns the number of trades."""
-    spans = np.empty((len(_KEYS) + 1, 3), np.int64)
     n = 0
     for row in range(len(frames.status)):
         if frames.status[row] != WANTED:
@@ -167,7 +165,7 @@ class Binance(Venue):
 
     def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
         """Read the layouts shown above."""
-        return scan_frames(frames, symbols, out)
+        return scan_frames(frames, symbols, out, spans_for(_KEYS))
 
     def items(self, document: object) -> Items | None:
         """Return the event of a frame if it is a trade of either stream."""

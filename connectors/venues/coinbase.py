@@ -16,8 +16,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from connectors.venues import scan
 from connectors.venues.base import Venue
 from connectors.venues.columns import TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
@@ -34,11 +32,12 @@ from connectors.venues.scan import (
     number_end,
     rfc3339,
     scan_object,
+    spans_for,
     symbol_code,
     text_end,
 )
 from connectors.venues.text import Unusable, digits, mantissa, rfc3339_us, shown
-from market.jit import compiled
+from market.jit import compiled_scan
 
 CHANNELS: Final = frozenset(
     ("subscriptions", "heartbeats", "ticker", "ticker_batch", "level2", "l2_data", "candles", "status", "user", "futures_balance_summary")
@@ -60,7 +59,7 @@ _BUY: Final = scan.plain("BUY")
 _SELL: Final = scan.plain("SELL")
 
 
-@compiled
+@compiled_scan
 def _trade(data: Bytes, spans: Spans, out: Columns, n: int) -> bool:
     # Read the fields of one trade of the record's own symbol into out[n].
     for k in range(_ID, _SIDE + 1):
@@ -79,7 +78,7 @@ def _trade(data: Bytes, spans: Spans, out: Columns, n: int) -> bool:
     )
 
 
-@compiled
+@compiled_scan
 def _envelope(data: Bytes, start: int, end: int) -> tuple[int, int]:
     # Position of the first event, and the frame's own time.
     at = literal(data, start, end, _START)
@@ -97,7 +96,7 @@ def _envelope(data: Bytes, start: int, end: int) -> tuple[int, int]:
     return literal(data, number_end(data, at, end), end, _EVENTS), event_us
 
 
-@compiled
+@compiled_scan
 def _frame(frames: Frames, row: int, symbols: Symbols, out: Columns, first: int, spans: Spans) -> int:
     # Read one frame into out[first:]; returns the number of trades, 0 if it must be read the slow way.
     data, end, key = frames.data, int(frames.starts[row + 1]), int(frames.codes[row])
@@ -133,10 +132,9 @@ def _frame(frames: Frames, row: int, symbols: Symbols, out: Columns, first: int,
     return n - first if literal(data, at, end, _END) == end else 0
 
 
-@compiled
-def scan_frames(frames: Frames, symbols: Symbols, out: Columns) -> int:
+@compiled_scan
+def scan_frames(frames: Frames, symbols: Symbols, out: Columns, spans: Spans) -> int:
     """Read the frames of known layouts into `out` and mark each frame's status; returns the number of trades."""
-    spans = np.empty((len(_KEYS) + 1, 3), np.int64)
     n = 0
     for row in range(len(frames.status)):
         if frames.status[row] == WANTED:
@@ -159,7 +157,7 @@ class Coinbase(Venue):
 
     def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
         """Read the layouts shown above."""
-        return scan_frames(frames, symbols, out)
+        return scan_frames(frames, symbols, out, spans_for(_KEYS))
 
     def items(self, document: object) -> Items | None:
         """Return the trades of all events of a `market_trades` frame."""

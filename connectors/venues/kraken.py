@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from connectors.venues import scan
 from connectors.venues.base import Venue
 from connectors.venues.columns import TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
@@ -32,11 +30,12 @@ from connectors.venues.scan import (
     literal,
     rfc3339,
     scan_object,
+    spans_for,
     symbol_code,
 )
 from connectors.venues.symbols import spellings, split
 from connectors.venues.text import NumberText, Unusable, mantissa, rfc3339_us, shown, whole
-from market.jit import compiled
+from market.jit import compiled_scan
 
 CHANNELS: Final = frozenset(("book", "ticker", "ohlc", "instrument", "level3", "status", "heartbeat", "executions", "balances"))
 METHODS: Final = frozenset(("subscribe", "unsubscribe", "pong", "ping"))
@@ -60,7 +59,7 @@ _MARKET: Final = scan.plain("market")
 _LIMIT: Final = scan.plain("limit")
 
 
-@compiled
+@compiled_scan
 def _trade(data: Bytes, spans: Spans, out: Columns, n: int) -> bool:
     # Read the fields of one trade of the record's own symbol into out[n].
     if (
@@ -93,7 +92,7 @@ def _trade(data: Bytes, spans: Spans, out: Columns, n: int) -> bool:
     )
 
 
-@compiled
+@compiled_scan
 def _frame(frames: Frames, row: int, symbols: Symbols, out: Columns, first: int, spans: Spans) -> int:
     # Read one frame into out[first:]; returns the number of trades, 0 if it must be read the slow way.
     data, start, end = frames.data, int(frames.starts[row]), int(frames.starts[row + 1])
@@ -122,10 +121,9 @@ def _frame(frames: Frames, row: int, symbols: Symbols, out: Columns, first: int,
     return n - first if literal(data, at, end, _END) == end else 0
 
 
-@compiled
-def scan_frames(frames: Frames, symbols: Symbols, out: Columns) -> int:
+@compiled_scan
+def scan_frames(frames: Frames, symbols: Symbols, out: Columns, spans: Spans) -> int:
     """Read the frames of known layouts into `out` and mark each frame's status; returns the number of trades."""
-    spans = np.empty((len(_KEYS) + 1, 3), np.int64)
     n = 0
     for row in range(len(frames.status)):
         if frames.status[row] == WANTED:
@@ -147,7 +145,7 @@ class Kraken(Venue):
 
     def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
         """Read the layouts shown above."""
-        return scan_frames(frames, symbols, out)
+        return scan_frames(frames, symbols, out, spans_for(_KEYS))
 
     def aliases(self, canonical: str) -> tuple[str, ...]:
         """Return `BTC/USD`, `XBT/USD`, `XBTUSD`, `XXBTZUSD` and the like."""

@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from connectors.venues.columns import CONTROL, WANTED, Bytes, Frames, Symbols, Texts
+from connectors.venues.columns import CONTROL, UNREAD, Bytes, Frames, Symbols, Texts
 from market.exact import add128, mul64
-from market.jit import compiled
+from market.jit import compiled_scan
 from market.trade import Decimals, Int64s
 
 FAILED: Final = -1
@@ -58,6 +58,11 @@ def names(*keys: str) -> Names:
     return np.frombuffer(b"".join(packed), np.int64).reshape(-1, 2)
 
 
+def spans_for(keys: Names) -> Spans:
+    """Return room for what `scan_object` finds."""
+    return np.empty((len(keys) + 1, 3), np.int64)
+
+
 def plain(text: str) -> Bytes:
     """Return a fixed text as scanners compare it."""
     return np.frombuffer(text.encode(), np.uint8)
@@ -67,7 +72,7 @@ _STREAM: Final = plain('{"stream":"')
 _AT: Final = 64
 
 
-@compiled
+@compiled_scan
 def literal(data: Bytes, at: int, end: int, text: Bytes) -> int:
     """Return the position after `text`, which must stand at `at`."""
     if at < 0 or at + len(text) > end:
@@ -78,13 +83,13 @@ def literal(data: Bytes, at: int, end: int, text: Bytes) -> int:
     return at + len(text)
 
 
-@compiled
+@compiled_scan
 def is_text(data: Bytes, start: int, stop: int, text: Bytes) -> bool:
     """Return whether exactly `text` stands between two positions."""
     return stop - start == len(text) and literal(data, start, stop, text) == stop
 
 
-@compiled
+@compiled_scan
 def _any_of(data: Bytes, at: int, end: int, table: Texts) -> bool:
     # Whether one of the texts stands at a position.
     for k in range(len(table.starts) - 1):
@@ -100,15 +105,15 @@ def _any_of(data: Bytes, at: int, end: int, table: Texts) -> bool:
     return False
 
 
-@compiled
+@compiled_scan
 def mark_other_channels(frames: Frames, others: Texts) -> None:
-    """Mark the frames that begin as those of channels without trades do: most frames of a recording.
+    """Mark the unread frames that begin as those of channels without trades do: most frames of a recording.
 
     Of frames that name their stream (`{"stream":"btcusdt@depth"`), the beginning is the stream's name from `@` on.
     """
     data = frames.data
     for row in range(len(frames.status)):
-        if frames.status[row] == WANTED:
+        if frames.status[row] == UNREAD:
             start, end = int(frames.starts[row]), int(frames.starts[row + 1])
             at = literal(data, start, end, _STREAM)
             if at < 0:
@@ -120,7 +125,7 @@ def mark_other_channels(frames: Frames, others: Texts) -> None:
                 frames.status[row] = CONTROL
 
 
-@compiled
+@compiled_scan
 def text_end(data: Bytes, at: int, end: int) -> int:
     """Return the position of the quote that ends the plain text from `at` on."""
     while at < end:
@@ -133,7 +138,7 @@ def text_end(data: Bytes, at: int, end: int) -> int:
     return FAILED
 
 
-@compiled
+@compiled_scan
 def number_end(data: Bytes, at: int, end: int) -> int:
     """Return the position after a plain JSON number: digits, at most one dot between digits, no leading zero."""
     first = at
@@ -151,7 +156,7 @@ def number_end(data: Bytes, at: int, end: int) -> int:
     return at
 
 
-@compiled
+@compiled_scan
 def _value(data: Bytes, at: int, end: int, spans: Spans, slot: int) -> int:
     # Read one scalar into a slot (kind, start, stop); returns the position after it.
     if at >= end:
@@ -172,7 +177,7 @@ def _value(data: Bytes, at: int, end: int, spans: Spans, slot: int) -> int:
     return stop
 
 
-@compiled
+@compiled_scan
 def _key(data: Bytes, at: int, end: int) -> tuple[int, int, int]:
     # Read `"key":`; returns the position after it and the key in two words as `names` has them.
     low, high = 0, 0
@@ -191,7 +196,7 @@ def _key(data: Bytes, at: int, end: int) -> tuple[int, int, int]:
     return at + 2, low, high
 
 
-@compiled
+@compiled_scan
 def _slot(keys: Names, low: int, high: int, expected: int) -> int:
     # Venues keep the order of their keys: the next one is mostly the one after the last. `len(keys)`: not ours.
     for step in range(len(keys)):
@@ -203,7 +208,7 @@ def _slot(keys: Names, low: int, high: int, expected: int) -> int:
     return len(keys)
 
 
-@compiled
+@compiled_scan
 def scan_object(data: Bytes, at: int, end: int, keys: Names, spans: Spans) -> int:
     """Read one flat object; `spans[k]` becomes (kind, start, stop) of the value of key k.
 
@@ -229,7 +234,7 @@ def scan_object(data: Bytes, at: int, end: int, keys: Names, spans: Spans) -> in
             return FAILED
 
 
-@compiled
+@compiled_scan
 def integer(data: Bytes, start: int, stop: int) -> int:
     """Return the value of 1-18 digits; `FAILED` for anything else."""
     if stop <= start or stop - start > _PLACES:
@@ -243,7 +248,7 @@ def integer(data: Bytes, start: int, stop: int) -> int:
     return value
 
 
-@compiled
+@compiled_scan
 def decimal(data: Bytes, start: int, stop: int, out: Decimals, row: int) -> bool:
     """Write a decimal 0 < x < 10^15 of at most 18 places at scale 18 to `out[row]`; returns whether it is one."""
     at = start
@@ -266,7 +271,7 @@ def decimal(data: Bytes, start: int, stop: int, out: Decimals, row: int) -> bool
     return True
 
 
-@compiled
+@compiled_scan
 def rfc3339(data: Bytes, start: int, stop: int) -> int:
     """Return `YYYY-MM-DDTHH:MM:SS[.f]Z` with at most 9 decimals, cut to µs, as epoch µs; `NO_TIME` for anything else."""
     length = stop - start
@@ -299,7 +304,7 @@ def rfc3339(data: Bytes, start: int, stop: int) -> int:
     return ((days * 24 + hour) * 60 + minute) * 60_000_000 + second * 1_000_000 + part
 
 
-@compiled
+@compiled_scan
 def symbol_code(data: Bytes, start: int, stop: int, symbols: Symbols, likely: int) -> int:
     """Return the code of the instrument whose venue symbol stands between two positions; `FAILED` if none is listed."""
     if likely >= 0 and _compare(data, start, stop, symbols, likely) == 0:
@@ -318,7 +323,7 @@ def symbol_code(data: Bytes, start: int, stop: int, symbols: Symbols, likely: in
     return FAILED
 
 
-@compiled
+@compiled_scan
 def _compare(data: Bytes, start: int, stop: int, symbols: Symbols, code: int) -> int:
     # Order of the text between two positions against a listed symbol, by (length, bytes): < 0, 0 or > 0.
     first = int(symbols.starts[code])
