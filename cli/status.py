@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import orjson
-import polars as pl
 import typer
 
 from cli.arguments import utc
@@ -65,12 +64,14 @@ def read_positions(reading: Reading) -> list[Position]:
     positions: list[Position] = []
     for name in STORES:
         store, frontiers = _open(reading, name)
+        counted = {table.name: _rows(store, table) for table in reading.tables()}
         for exchange, offsets in ends.items():
             for table in _tables(reading, exchange):
-                rows = _rows(store, table, exchange)
+                rows = counted[table.name]
                 for partition, end in enumerate(offsets):
                     frontier = frontiers.get((table.name, topic_name(exchange), partition))
-                    positions.append(_position(table, name, exchange, partition, end, frontier, rows))
+                    count = None if rows is None else rows.get((exchange, partition), 0)
+                    positions.append(_position(table, name, exchange, partition, end, frontier, count))
     return positions
 
 
@@ -91,21 +92,22 @@ def _open(reading: Reading, name: str) -> tuple[Stored | None, Mapping[tuple[str
     return None, {}
 
 
-def _rows(store: Stored | None, table: Table, exchange: str) -> dict[int, int] | None:
+def _rows(store: Stored | None, table: Table) -> dict[tuple[str, int], int] | None:
+    # By (exchange, partition). Reads two columns of the whole table: the stores do not count by partition.
     if store is None:
         return None
     partition, _ = cause_columns(table)
     try:
-        counted = census(store, table, Wanted(exchange), [partition])
+        if table.layer is not Layer.BRONZE:
+            return {(e, p): n for e, p, n in census(store, table, Wanted(), ["exchange", partition]).iter_rows()}
+        exchange = table.name.removeprefix(bronze_table("").name)
+        return {(exchange, p): n for p, n in census(store, table, Wanted(), [partition]).iter_rows()}
     except PipelineError as error:
         say(f"{store.name} store, {table.name}: {error}")
         return None
-    return dict(counted.select(pl.col(partition), pl.col("len")).iter_rows())
 
 
-def _position(
-    table: Table, store: str, exchange: str, partition: int, end: int, frontier: Frontier | None, rows: dict[int, int] | None
-) -> Position:
+def _position(table: Table, store: str, exchange: str, partition: int, end: int, frontier: Frontier | None, rows: int | None) -> Position:
     offset = frontier.offset if frontier is not None else None
     committed = frontier.committed_us if frontier is not None else None
     return Position(
@@ -116,7 +118,7 @@ def _position(
         frontier=offset,
         end_offset=end,
         lag=end - (offset or 0),
-        rows=rows.get(partition, 0) if rows is not None else None,
+        rows=rows,
         last_commit=None if committed is None else utc(committed).strftime(TIME_FORMAT.replace("%.6f", ".%f")),
     )
 
