@@ -35,6 +35,7 @@ _FULL_BYTES: Final = 16 << 20
 _MAX_READ_BYTES: Final = 64 << 20
 _CHECK_S: Final = 2.0  # identities are also confirmed so often while nothing comes
 _CONFIRM_S: Final = 1.0  # how long one request for them may take
+_MISSING_S: Final = 1.0
 _AFTER_FAILURE_S: Final = 1.0  # and when it failed, how long until the next
 
 _GONE: Final = frozenset(
@@ -95,6 +96,7 @@ class Reader:
         self._trouble = Trouble()
         self._held: dict[Place, _Held] = {}
         self._confirm_at = 0.0  # monotonic; due at once while something waits for it, else then
+        self._missing: dict[str, float] = {}  # topics that were not there, monotonic time since when
 
     def read(self, topic: str, partition: int, offset: int, max_records: int) -> pa.RecordBatch | None:
         """Return records as `TopicLog.read` promises."""
@@ -250,9 +252,16 @@ class Reader:
             self._trouble.report(error.args[0], down=True)
             self._confirm_at = time.monotonic() + _AFTER_FAILURE_S
             return
-        self._confirm_at = time.monotonic() + _CHECK_S
+        now = time.monotonic()
+        self._confirm_at = now + _CHECK_S
+        self._trouble.clear()
+        # A broker that is behind may not know a new topic yet, so a missing one has to stay missing.
+        self._missing = {topic: self._missing.get(topic, now) for topic in found if found[topic] is None}
         for (topic, _), held in self._held.items():
             if topic not in found or held.failure is not None:
+                continue
+            if now - self._missing.get(topic, now - _MISSING_S) < _MISSING_S:
+                self._confirm_at = now + _MISSING_S / 4
                 continue
             held.failure = _changed(topic, held.identity, found[topic])
             if held.failure is None:

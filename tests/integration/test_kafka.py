@@ -74,7 +74,8 @@ def delete(admin: AdminClient, topic: str) -> None:
     admin.delete_topics([topic])[topic].result()
 
 
-def recreate(admin: AdminClient, topic: str, partitions: int) -> None:
+def recreate(log: KafkaTopics, admin: AdminClient, topic: str, partitions: int) -> None:
+    first = log.generation(topic)
     delete(admin, topic)
 
     def created() -> bool | None:
@@ -84,7 +85,13 @@ def recreate(admin: AdminClient, topic: str, partitions: int) -> None:
             return None
         return True
 
+    def known() -> bool | None:
+        with contextlib.suppress(ConfigError):
+            return log.generation(topic) != first or None
+        return None
+
     eventually(created)
+    eventually(known)
 
 
 def configure(admin: AdminClient, topic: str, **settings: str) -> None:
@@ -118,11 +125,9 @@ def test_a_created_topic_has_the_settings_of_the_url(kafka_broker: Broker, admin
 def test_a_topic_created_again_is_not_read_on(log: KafkaTopics, admin: AdminClient, topic: str) -> None:
     log.append(topic, {0: numbered(0, 10)})
     assert read_some(log, topic, 0, 0).num_rows == 10
-    generation = log.generation(topic)
-    recreate(admin, topic, 2)
+    recreate(log, admin, topic, 2)
     with opened(f"kafka://{log._settings.servers}") as other:
         other.append(topic, {0: numbered(1_000, 30)})
-        assert other.generation(topic) != generation
     with pytest.raises(PositionLost, match=r"created again.*k2 recover"):
         eventually(lambda: log.read(topic, 0, 10, 100))
     with pytest.raises(PositionLost, match="created again"):
@@ -133,7 +138,7 @@ def test_a_topic_created_again_is_noticed_at_the_first_read_after_its_generation
     log: KafkaTopics, admin: AdminClient, topic: str
 ) -> None:
     assert log.generation(topic)
-    recreate(admin, topic, 2)
+    recreate(log, admin, topic, 2)
     with opened(f"kafka://{log._settings.servers}") as other:
         other.append(topic, {0: numbered(0, 5)})
     with pytest.raises(PositionLost, match="created again"):
