@@ -271,11 +271,17 @@ def _described(file: DataFile, field_id: int) -> _File:
 
 
 def _removal(layout: Layout, key: PartitionKey, file: _File, spec_id: int) -> DataFile:
-    # pyiceberg finds the manifest entry by path; the rest goes into the summary.
-    return DataFile.from_args(
-        content=DataFileContent.DATA, file_path=file.path, file_format=FileFormat.PARQUET, partition=partition_record(layout, *key),
-        record_count=file.rows, file_size_in_bytes=file.size, spec_id=spec_id,
-    )  # fmt: skip
+    # pyiceberg finds the manifest entry by path and specification; the rest goes into the summary.
+    removal = DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=file.path,
+        file_format=FileFormat.PARQUET,
+        partition=partition_record(layout, *key),
+        record_count=file.rows,
+        file_size_in_bytes=file.size,
+    )
+    removal.spec_id = spec_id
+    return removal
 
 
 def _stored(index: _Index, tables: Iterable[pa.Table], wanted: Keys) -> pa.RecordBatch | None:
