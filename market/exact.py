@@ -244,11 +244,14 @@ def _spread(words: Words, shift: np.uint64, out: Words) -> None:
 
 @compiled
 def divide(a: Decimals, b: Decimals) -> Decimals:
-    """Return a / b rounded half-even at scale 18 (a ≥ 0, b > 0, quotient below 10^20)."""
+    """Return a / b rounded half-even at scale 18 (a ≥ 0, b ≥ 0, quotient below 10^20); 0 where b is 0."""
     out = np.empty((len(a), 2), np.uint64)
     numerator, divisor = np.empty(3, np.uint64), np.empty(2, np.uint64)
     u, v, q = np.empty(14, np.uint64), np.empty(4, np.uint64), np.empty(10, np.uint64)
     for k in range(len(a)):
+        if b[k, 0] | b[k, 1] == _0:
+            out[k] = _0
+            continue
         numerator[0], high = mul64(a[k, 0], UNIT)
         low, top = mul64(a[k, 1], UNIT)
         numerator[1], numerator[2] = add128(low, top, high, _0)

@@ -1,0 +1,276 @@
+"""The exact rules for the records that the hot path does not do: plain code, one record and symbol at a time.
+
+Each does four things: find the times around which completeness may change, note what it is there now, change ids, gaps and
+coverage, and judge again. The thresholds that `Book.settle` leaves behind tell the hot path when to stop again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from market.book import Book, History
+from market.candle import close, closed_between, create, find, fold, forget_deltas, mark
+from market.coverage import Stretch
+from market.exact import SUM_LIMIT, to_ints
+from market.gaps import Segment, Unfillable
+from market.interval import INTERVALS
+from market.layout import (
+    CAUSE,
+    CHANGE,
+    CLOSED,
+    COMPLETE,
+    COVERED_TO,
+    DAY_LEVEL,
+    DELTA_HEADS,
+    FULL,
+    HEADS,
+    LENGTHS,
+    LEVEL,
+    LEVELS,
+    NEVER,
+    NEWEST,
+    QUOTE,
+    START,
+    UNSETTLED,
+    UPDATED,
+    VOLUME,
+)
+from market.marker import Marker, UnfillableIds
+from market.schema import Change
+from market.seen import is_seen, remember
+from market.sequence import HoleChanges
+from market.state import Trades
+from market.trade import Rejected
+from market.walk import in_id_order
+
+_DAY = INTERVALS[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The record at hand: its place in the batch, its offset, its receive time."""
+
+    row: int
+    offset: int
+    received: int
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the records of a batch cause besides trades and candles, in the order of their records."""
+
+    gaps: list[tuple[int, int, Segment]] = field(default_factory=list)  # record, symbol, ledger row
+    coverage: dict[tuple[int, str, int, int], list[int]] = field(default_factory=dict)  # record, kind, from, to: symbols
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+class Irregular:
+    """Applies irregular records of one batch to a book."""
+
+    def __init__(self, book: Book, trades: Trades, findings: Findings) -> None:
+        self._book = book
+        self._trades = trades
+        self._findings = findings
+
+    def apply_trades(self, first: int, end: int, cause: Cause) -> None:
+        """Apply the trades [first, end) of one record."""
+        by_symbol: dict[int, list[int]] = {}
+        for trade in in_id_order(self._trades.trade_id, first, end).tolist():
+            by_symbol.setdefault(int(self._trades.symbol[trade]), []).append(trade)
+        for symbol, found in by_symbol.items():
+            self._book.make_room(LEVELS * len(found), len(found))
+            if self._book.rules.contiguous_ids:
+                self._apply_contiguous(symbol, found, cause)
+            else:
+                self._apply_jumping(symbol, found, cause)
+            forget_deltas(self._book.state, symbol)
+
+    def _apply_contiguous(self, symbol: int, found: list[int], cause: Cause) -> None:
+        history = self._book.history(symbol)
+        ids, times = self._trades.trade_id, self._trades.time
+        new: dict[int, tuple[int, int]] = {}  # id: trade, time
+        for trade in found:
+            number = int(ids[trade])
+            if number not in new and not history.runs.holds(number):
+                new[number] = trade, int(times[trade])
+        if self._book.state.symbols[symbol, FULL]:
+            more: dict[int, list[int]] = {}
+            new = {number: entry for number, entry in new.items() if self._fits(symbol, entry[0], more, cause)}
+        if not new:
+            return
+        covered_to, newest = self._book.state.symbols[symbol, [COVERED_TO, NEWEST]].tolist()
+        line = covered_to - self._book.rules.gap_grace_us
+        where = [] if covered_to == -NEVER else _around_ids(history, line, [(number, time) for number, (_, time) in new.items()])
+        judge = _Judge(self._book, symbol, history, where, cause)
+        changes = HoleChanges()
+        for number, (_, time) in new.items():
+            history.runs.accept(number, time, changes)
+        self._tell(cause, symbol, history.gaps.change(changes, line))
+        self._book.settle(symbol, history)
+        self._book.state.symbols[symbol, NEWEST] = max(newest, *(time for _, time in new.values()))
+        self._fold((trade for trade, _ in new.values()), cause)
+        judge.again()
+
+    def _apply_jumping(self, symbol: int, found: list[int], cause: Cause) -> None:
+        state, trades = self._book.state, self._trades
+        newest = int(state.symbols[symbol, NEWEST])
+        oldest = newest - self._book.rules.dedup_horizon_us
+        more: dict[int, list[int]] = {}
+        new = []
+        for trade in found:
+            number, time = int(trades.trade_id[trade]), int(trades.time[trade])
+            if time < oldest:
+                detail = f"trade {number} at {time}, more than the dedup horizon behind {newest}"
+                self._findings.rejected.append(Rejected(cause.row, "too_old_to_deduplicate", detail))
+            elif not is_seen(state.seen, symbol, number, oldest) and (
+                not state.symbols[symbol, FULL] or self._fits(symbol, trade, more, cause)
+            ):
+                remember(state.seen, state.progress, symbol, number, time)
+                newest = max(newest, time)
+                new.append(trade)
+        if new:
+            judge = _Judge(self._book, symbol, self._book.history(symbol), [], cause)
+            state.symbols[symbol, NEWEST] = newest
+            self._fold(new, cause)
+            judge.again()
+
+    def _fits(self, symbol: int, trade: int, more: dict[int, list[int]], cause: Cause) -> bool:
+        # A day's sums bound those of every candle inside it that is in state; `more`: what this record adds to them.
+        state, day = self._book.state, _DAY.window_start(int(self._trades.time[trade]))
+        slot = find(state.candles, state.symbols[symbol, HEADS + DAY_LEVEL], day)
+        sums = to_ints(state.sums[slot, VOLUME : QUOTE + 2].reshape(2, 2)) if slot >= 0 else [0, 0]
+        added = to_ints(np.stack([self._trades.quantity[trade], self._trades.quote_volume[trade]]))
+        pending = [old + new for old, new in zip(more.get(day, [0, 0]), added, strict=True)]
+        if all(old + new < SUM_LIMIT for old, new in zip(sums, pending, strict=True)):
+            more[day] = pending
+            return True
+        detail = f"trade {self._trades.trade_id[trade]} would take a sum to 10^20"
+        self._findings.rejected.append(Rejected(cause.row, "volume_overflow", detail))
+        return False
+
+    def _fold(self, accepted: Iterable[int], cause: Cause) -> None:
+        for trade in accepted:
+            self._trades.accepted[trade] = True
+            fold(self._book.state, self._trades, trade, cause.offset, cause.received)
+
+    def apply_marker(self, symbol: int, marker: Marker, cause: Cause) -> None:
+        """Apply a marker to one of its symbols."""
+        book = self._book
+        history = book.history(symbol)
+        before = int(book.state.symbols[symbol, COVERED_TO])
+        covered_to = max(before, marker.to_us)
+        parts = history.coverage.uncovered(marker.from_us + 1, marker.to_us)
+        opening = history.gaps.due(covered_to - book.rules.gap_grace_us)
+        if not parts and not opening and covered_to == before:
+            return
+        judge = _Judge(book, symbol, history, [*parts, *(hole.span for hole in opening)], cause)
+        change = history.coverage.cover(marker.from_us + 1, marker.to_us)
+        for kind, stretches in (("uncovered", change.uncovered), ("covered", change.covered)):
+            for low, high in stretches:
+                self._findings.coverage.setdefault((cause.row, kind, low - 1, high), []).append(symbol)
+        self._tell(cause, symbol, history.gaps.open(opening))
+        book.settle(symbol, history)
+        close(book.state, symbol, covered_to - book.rules.lateness_us, cause.offset, cause.received)
+        judge.again()
+        forget_deltas(book.state, symbol)
+
+    def apply_unfillable(self, given: UnfillableIds, cause: Cause) -> None:
+        """Note ids that cannot be got; a gap touches its windows whether it is open or not, so no candle changes."""
+        history = self._book.history(given.symbol)
+        holes = history.runs.holes(given.first, given.last)
+        self._tell(cause, given.symbol, history.gaps.give_up(Unfillable(given.first, given.last, given.reason), holes))
+
+    def _tell(self, cause: Cause, symbol: int, rows: list[Segment]) -> None:
+        self._findings.gaps += [(cause.row, symbol, row) for row in rows]
+
+
+def _around_ids(history: History, line: int, new: list[tuple[int, int]]) -> list[Stretch]:
+    """Return the times around which new (id, time) pairs, ascending by id, may change completeness; rather too much than too little."""
+    least, greatest = new[0][0], new[-1][0]
+    near = history.runs.around(least, greatest)
+    found: list[Stretch] = []
+    # Holes here lie between ends of runs that look at the new ids, and the new ids; those that end after the line are no gaps.
+    ends = [time for _, time in new] + [run.first_time for run in near if run.first > least]
+    if min(ends) <= line:
+        ends += [run.last_time for run in near if run.last < greatest]
+        found.append((min(ends), max(ends)))
+    # Runs that grow together bridge at most what lies between their outermost times and is not inside one of them already.
+    times = [time for _, time in new]
+    low = min(*times, *(run.min_time for run in near), NEVER)
+    high = max(*times, *(run.max_time for run in near), -NEVER)
+    sides = [(low, high)]
+    if near:
+        longest = max(near, key=lambda run: run.max_time - run.min_time)
+        sides = [(low, longest.min_time - 1), (longest.max_time + 1, high)]
+    newest = history.coverage.stretches[-1][0]
+    found += [side for side in sides if side[0] <= side[1] and side[0] < newest and history.coverage.uncovered(*side)]
+    return found
+
+
+class _Judge:
+    """Completeness around some times: as it is when this is made, and again when the record has been applied."""
+
+    def __init__(self, book: Book, symbol: int, history: History, where: list[Stretch], cause: Cause) -> None:
+        self._book = book
+        self._symbol = symbol
+        self._history = history
+        self._cause = cause
+        # A window that begins to end after the watermark is not closed, whatever is known about it.
+        watermark = int(book.state.symbols[symbol, COVERED_TO]) - book.rules.lateness_us
+        self._where = [(low, high) for low, high in where if low < watermark]
+        limit = watermark - book.rules.horizon_us
+        old = [(low, high) for low, high in self._where if low < limit]
+        self._evicted = self._judge_evicted(old, limit) if old else {}
+
+    def _judge_evicted(self, where: list[Stretch], limit: int) -> dict[tuple[int, int], bool]:
+        # Closed windows that may have left the state, by (level, start). Only days with trades have stored rows.
+        state = self._book.state
+        heads = state.symbols[self._symbol, HEADS : HEADS + LEVELS].tolist()
+        days = self._book.days_of(self._symbol, self._history)
+        found: dict[tuple[int, int], bool] = {}
+        for low, high in where:
+            within = range(_DAY.window_start(low), high + 1, _DAY.length_us)
+            for day in [day for day in within if day in days] if len(within) < len(days) else [day for day in days if day in within]:
+                for level, length in enumerate(LENGTHS):
+                    first = max(day, low - low % length)
+                    for start in range(first, min(high + 1, day + _DAY.length_us, limit - length + 1), length):
+                        if (level, start) not in found and find(state.candles, heads[level], start) < 0:
+                            found[level, start] = self._book.complete(self._history, start, start + length)
+        return found
+
+    def again(self) -> None:
+        """Set what is complete now on closed candles, and say so of evicted windows whose completeness has changed."""
+        state = self._book.state
+        for slot in state.unsettled[: state.progress[UNSETTLED]].tolist():
+            start, level = state.candles[slot, [START, LEVEL]].tolist()
+            state.candles[slot, COMPLETE] = self._book.complete(self._history, start, start + LENGTHS[level])
+        state.progress[UNSETTLED] = 0
+        for low, high in self._where:
+            self._judge_closed(low, high)
+        for (level, start), before in self._evicted.items():
+            now = self._book.complete(self._history, start, start + LENGTHS[level])
+            if now != before:
+                self._tell_status(level, start, complete=now)
+
+    def _judge_closed(self, low: int, high: int) -> None:
+        state, cause = self._book.state, self._cause
+        slots = np.empty(len(state.candles), np.int64)
+        for slot in slots[: closed_between(state, self._symbol, low, high, slots)].tolist():
+            start, level, before = state.candles[slot, [START, LEVEL, COMPLETE]].tolist()
+            now = self._book.complete(self._history, start, start + LENGTHS[level])
+            if now != bool(before):
+                mark(state, slot, cause.offset, cause.received)
+                state.candles[slot, COMPLETE] = now
+
+    def _tell_status(self, level: int, start: int, *, complete: bool) -> None:
+        self._book.make_room(1)
+        state, cause = self._book.state, self._cause
+        if find(state.candles, state.symbols[self._symbol, DELTA_HEADS + level], start) >= 0:
+            return  # the record's delta of that window says it
+        slot = create(state, self._symbol, DELTA_HEADS + level, level, start)
+        mark(state, slot, cause.offset, cause.received)
+        columns, values = [CHANGE, CLOSED, COMPLETE, CAUSE, UPDATED], [Change.STATUS.value, 1, complete, cause.offset, cause.received]
+        state.candles[slot, columns] = values

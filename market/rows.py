@@ -1,0 +1,312 @@
+"""Rows of every table out of one batch: columns built whole, never row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from market import exact
+from market.columns import integers, timestamps
+from market.gaps import Segment
+from market.interval import INTERVAL_NAMES
+from market.layout import (
+    BUY_QUOTE,
+    BUY_VOLUME,
+    CAUSE,
+    CHANGE,
+    CLOSE,
+    CLOSE_ID,
+    CLOSE_TIME,
+    CLOSED,
+    COMPLETE,
+    COUNT,
+    HIGH,
+    LENGTHS,
+    LEVEL,
+    LOW,
+    OPEN,
+    OPEN_ID,
+    OPEN_TIME,
+    QUOTE,
+    REVISION,
+    START,
+    SYMBOL,
+    UPDATED,
+    VOLUME,
+)
+from market.marker import FeedEvent
+from market.schema import (
+    ARROW_TYPES,
+    DEAD_LETTERS,
+    FEED_EVENTS,
+    SILVER_TRADES,
+    TRADE_GAPS,
+    Change,
+    Kind,
+    Table,
+    bronze_table,
+    gold_output_schema,
+)
+from market.schema import CHANGE as CHANGE_COLUMN
+from market.state import State
+from market.trade import Bools, Int64s, Rejected, TradeBatch
+
+Words = npt.NDArray[np.uint64]
+
+_SIDES: Final = pa.array(["sell", "buy"])
+_GOLD: Final = gold_output_schema()
+_PRICES: Final = (("open_price", OPEN), ("high_price", HIGH), ("low_price", LOW), ("close_price", CLOSE))
+_SUMS: Final = (("volume", VOLUME), ("quote_volume", QUOTE), ("taker_buy_volume", BUY_VOLUME), ("taker_buy_quote_volume", BUY_QUOTE))
+
+
+class Frames:
+    """The records of one batch as rows refer to them: offset, receive time, source and payload by record number."""
+
+    def __init__(self, exchange: str, topic: str, partition: int, records: pa.RecordBatch) -> None:
+        self.exchange = exchange
+        self.topic = topic
+        self.partition = partition
+        self.offset = np.array(records.column("offset").to_numpy(), np.int64)
+        times = pc.coalesce(records.column("received_us"), records.column("append_us"))
+        self.received = np.array(times.to_numpy(), np.int64)
+        self.source = pc.fill_null(records.column("source"), "live")
+        self.payload = records.column("payload")
+
+    def cause(self, rows: Int64s, index: Int64s) -> dict[str, pa.Array]:
+        """Return the cause columns of rows that come from these records."""
+        return {
+            "source_partition": self.constant(self.partition, len(rows)),
+            "source_offset": integers(self.offset[rows]),
+            "source_index": integers(index),
+        }
+
+    @staticmethod
+    def constant(value: str | int, n: int) -> pa.Array:
+        """Return a column of one value."""
+        return pa.repeat(pa.scalar(value, pa.int64() if isinstance(value, int) else pa.string()), n)
+
+
+def trade_rows(
+    frames: Frames, trades: TradeBatch, accepted: Bools, *, symbols: pa.Array, canonical: pa.Array, side_is_maker: bool
+) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """Return the bronze rows of all trades and the silver rows of the accepted ones.
+
+    Args:
+        frames: the batch's records.
+        trades: what they hold.
+        accepted: one a trade.
+        symbols: the venue's spelling, by code.
+        canonical: ours, by code.
+        side_is_maker: the venue gives the maker's side: bronze shows that.
+    """
+    bronze, silver = bronze_table(frames.exchange), SILVER_TRADES
+    if len(trades) == 0:
+        return _no_rows(bronze), _no_rows(silver)
+    row = trades.row.astype(np.int64)
+    every_record = len(row) == len(frames.offset) and bool(np.array_equal(row, np.arange(len(row))))
+    pick = None if every_record else pa.array(trades.row)
+    source = frames.source if pick is None else frames.source.take(pick)
+    if trades.is_snapshot.any():
+        source = pc.if_else(pc.and_(pa.array(trades.is_snapshot), pc.equal(source, "live")), "snapshot", source)
+    numbers = integers(trades.trade_id)
+    shared = {
+        "symbol": symbols.take(pa.array(trades.symbol)),
+        "trade_id": pc.cast(numbers, pa.string()),
+        "sequence_number": numbers,
+        "price": exact.to_arrow(trades.price),
+        "quantity": exact.to_arrow(trades.quantity),
+        "quote_volume": exact.to_arrow(trades.quote_volume),
+        "source": source,
+    }
+    time, received = timestamps(trades.time_us), timestamps(frames.received[row])
+    raw = {
+        **shared,
+        "exchange_timestamp": time,
+        "event_time": timestamps(trades.event_us),
+        "kafka_offset": integers(frames.offset[row]),
+        "kafka_partition": frames.constant(frames.partition, len(row)),
+        "ingestion_timestamp": received,
+        "side": _SIDES.take(pa.array((trades.is_buy ^ side_is_maker).view(np.int8))),
+        "source_index": integers(_index_within(row)),
+        "payload": frames.payload if pick is None else frames.payload.take(pick),
+    }
+    kept = None if bool(accepted.all()) else np.flatnonzero(accepted)
+    own = {
+        **shared,
+        "timestamp": time,
+        "canonical_symbol": canonical.take(pa.array(trades.symbol)),
+        "side": _SIDES.take(pa.array(trades.is_buy.view(np.int8))),
+        "receive_time": received,
+    }
+    if kept is not None:
+        where = pa.array(kept)
+        own = {name: column.take(where) for name, column in own.items()}
+        row = row[kept]
+    n = len(row)
+    own |= {
+        "exchange": frames.constant(frames.exchange, n),
+        "trade_conditions": _empty_lists(Kind.LIST, n),
+        "vendor_data": _vendor(trades.vendor, kept, n),
+        "validation_errors": _empty_lists(Kind.LIST, n),
+        **frames.cause(row, _index_within(row)),
+    }
+    return _batch(bronze, raw), _batch(silver, own)
+
+
+def gold_rows(frames: Frames, state: State, slots: Int64s, canonical: pa.Array) -> list[pa.RecordBatch]:
+    """Return the changes of candles by interval, each in the order of its causes."""
+    slots = slots[np.argsort(state.candles[slots, CAUSE], kind="stable")]
+    levels = state.candles[slots, LEVEL]
+    return [_candles(frames, state, slots[levels == level], canonical, level) for level in range(len(LENGTHS))]
+
+
+def _candles(frames: Frames, state: State, slots: Int64s, canonical: pa.Array, level: int) -> pa.RecordBatch:
+    if len(slots) == 0:
+        return _no_gold()
+    rows, sums = np.ascontiguousarray(state.candles[slots].T), state.sums[slots]
+    decimals = {name: np.ascontiguousarray(sums[:, at : at + 2]) for name, at in (*_PRICES, *_SUMS)}
+    status = rows[CHANGE] == Change.STATUS.value
+    columns = {
+        "exchange": frames.constant(frames.exchange, len(slots)),
+        "canonical_symbol": canonical.take(pa.array(rows[SYMBOL])),
+        "window_start": timestamps(rows[START]),
+        "window_end": timestamps(rows[START] + LENGTHS[level]),
+        **{name: exact.to_arrow(values) for name, values in decimals.items()},
+        "trade_count": integers(rows[COUNT]),
+        "vwap": exact.to_arrow(exact.divide(decimals["quote_volume"], decimals["volume"])),
+        "first_trade_id": _ids(rows[OPEN_ID], status),
+        "last_trade_id": _ids(rows[CLOSE_ID], status),
+        "first_trade_time": timestamps(rows[OPEN_TIME]),
+        "last_trade_time": timestamps(rows[CLOSE_TIME]),
+        "is_closed": pa.array(rows[CLOSED] == 1),
+        "is_complete": pa.array(rows[COMPLETE] == 1),
+        "revision": integers(rows[REVISION]),
+        "source_partition": frames.constant(frames.partition, len(slots)),
+        "source_offset": integers(rows[CAUSE]),
+        "updated_at": timestamps(rows[UPDATED]),
+        CHANGE_COLUMN: pa.array(rows[CHANGE].astype(np.int8)),
+    }
+    return pa.RecordBatch.from_arrays([columns[name] for name in _GOLD.names], schema=_GOLD)
+
+
+def _ids(numbers: Int64s, status: Bools) -> pa.Array:
+    text = pc.cast(integers(numbers), pa.string())
+    return pc.if_else(pa.array(status), "", text) if status.any() else text
+
+
+def gap_rows(frames: Frames, found: Sequence[tuple[int, int, Segment]], canonical: Sequence[str]) -> pa.RecordBatch:
+    """Return ledger rows of (record, symbol, segment), which are in the order of their records."""
+    if not found:
+        return _no_rows(TRADE_GAPS)
+    row = np.array([record for record, _, _ in found], np.int64)
+    segments = [segment for _, _, segment in found]
+    columns = {
+        "exchange": frames.constant(frames.exchange, len(row)),
+        "canonical_symbol": pa.array([canonical[symbol] for _, symbol, _ in found], pa.string()),
+        "first_id": pa.array([s.first for s in segments], pa.int64()),
+        "last_id": pa.array([s.last for s in segments], pa.int64()),
+        "state": pa.array([s.state for s in segments], pa.string()),
+        "after_time": timestamps(np.array([s.after for s in segments], np.int64)),
+        "before_time": timestamps(np.array([s.before for s in segments], np.int64)),
+        "reason": pa.array([s.reason for s in segments], pa.string()),
+        "event_time": timestamps(frames.received[row]),
+        **frames.cause(row, _index_within(row)),
+    }
+    return _batch(TRADE_GAPS, columns)
+
+
+def dead_letter_rows(frames: Frames, rejected: Sequence[Rejected]) -> pa.RecordBatch:
+    """Return dead letters, ascending by record."""
+    if not rejected:
+        return _no_rows(DEAD_LETTERS)
+    ordered = sorted(rejected, key=lambda letter: letter.row)
+    row = np.array([letter.row for letter in ordered], np.int64)
+    columns = {
+        "exchange": frames.constant(frames.exchange, len(row)),
+        "topic": frames.constant(frames.topic, len(row)),
+        "reason": pa.array([letter.reason for letter in ordered], pa.string()),
+        "detail": pa.array([letter.detail for letter in ordered], pa.string()),
+        "payload": frames.payload.take(pa.array(row)),
+        "receive_time": timestamps(frames.received[row]),
+        **frames.cause(row, _index_within(row)),
+    }
+    return _batch(DEAD_LETTERS, columns)
+
+
+def event_rows(frames: Frames, events: Sequence[tuple[int, FeedEvent]]) -> pa.RecordBatch:
+    """Return feed events of (record, event), which are in the order of their records."""
+    if not events:
+        return _no_rows(FEED_EVENTS)
+    row = np.array([record for record, _ in events], np.int64)
+    found = [event for _, event in events]
+    columns = {
+        "exchange": frames.constant(frames.exchange, len(row)),
+        "feed": pa.array([e.feed for e in found], pa.string()),
+        "kind": pa.array([e.kind for e in found], pa.string()),
+        "symbols": pa.array([list(e.symbols) for e in found], ARROW_TYPES[Kind.LIST]),
+        "from_time": timestamps(np.array([e.from_us for e in found], np.int64)),
+        "to_time": timestamps(np.array([e.to_us for e in found], np.int64)),
+        "detail": pa.array([e.detail for e in found], pa.string()),
+        **frames.cause(row, _index_within(row)),
+    }
+    return _batch(FEED_EVENTS, columns)
+
+
+def gold_tables() -> list[str]:
+    """Return the gold tables in the order of `gold_rows`."""
+    return [f"ohlcv_{name}" for name in INTERVAL_NAMES]
+
+
+@cache
+def _no_rows(table: Table) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], schema=table.arrow_schema())
+
+
+@cache
+def _no_gold() -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], schema=_GOLD)
+
+
+def _batch(table: Table, columns: Mapping[str, pa.Array]) -> pa.RecordBatch:
+    schema = _schema(table)
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+@cache
+def _schema(table: Table) -> pa.Schema:
+    return table.arrow_schema()
+
+
+def _index_within(row: Int64s) -> Int64s:
+    # Ordinal of each entry among those of the same record.
+    at = np.arange(len(row))
+    starts = np.ones(len(row), np.bool_)
+    starts[1:] = row[1:] != row[:-1]
+    if starts.all():
+        return np.zeros(len(row), np.int64)
+    index: Int64s = at - np.maximum.accumulate(np.where(starts, at, 0))
+    return index
+
+
+def _empty_lists(kind: Kind, n: int) -> pa.Array:
+    none = pa.array([], ARROW_TYPES[kind].value_type)
+    return pa.Array.from_buffers(ARROW_TYPES[kind], n, [None, pa.py_buffer(np.zeros(n + 1, np.int32))], children=[none])
+
+
+def _vendor(fields: Mapping[str, pa.Array], kept: Int64s | None, n: int) -> pa.Array:
+    # One map a trade: the fields that it has, in the order of `fields`.
+    chosen = [column if kept is None else column.take(pa.array(kept)) for column in fields.values()]
+    there = np.zeros((n, len(chosen)), np.bool_)
+    for k, column in enumerate(chosen):
+        there[:, k] = column.is_valid().to_numpy(zero_copy_only=False)
+    trade, name = np.nonzero(there)
+    keys = pa.array(list(fields), pa.string()).take(pa.array(name))
+    values = pa.concat_arrays(chosen).take(pa.array(name * n + trade)) if chosen else pa.array([], pa.string())
+    offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
+    return pa.MapArray.from_arrays(pa.array(offsets), keys, values, type=ARROW_TYPES[Kind.MAP])
