@@ -53,6 +53,8 @@ class FencedTransaction(Transaction):
     @property
     def table_metadata(self) -> Any:
         # pyiceberg copies all metadata on each of ~23 accesses per commit: most of a commit's processor time.
+        if not self._updates:
+            return self._table.metadata
         seen = (self._table.metadata, self._updates)
         cached = self.__dict__.get("_cached")
         if cached is None or cached[0][0] is not seen[0] or cached[0][1] is not seen[1]:
