@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import types
 from pathlib import Path
 from typing import Any, Final
@@ -83,8 +84,11 @@ def serve(home: Path) -> int:
     stop.wait()
     if ended.is_set():
         return 1  # nobody asked: it could not start, see what it printed
-    ask(endpoint, STOP, STOP_SECONDS)
-    return 0 if ended.wait(STOP_SECONDS) else 1
+    ask(endpoint, STOP)
+    deadline = time.monotonic() + STOP_SECONDS
+    while not ended.wait(0.2) and time.monotonic() < deadline:
+        ask(endpoint, STOP)  # again and again: it may still be starting
+    return 0 if ended.is_set() else 1
 
 
 def main() -> None:

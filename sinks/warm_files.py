@@ -34,6 +34,7 @@ LOOPBACK: Final = "127.0.0.1"
 # Below the range that systems hand out to outgoing connections, so that nobody takes the port while the engine restarts.
 FIRST_PORT: Final = 20_000
 PORTS: Final = 10_000
+BODY_SECONDS: Final = 5  # an insert whose client freezes while it sends ends after this; its successor waits for that
 LOCK_TRIES: Final = 10
 # What a reading user needs besides the tables: drivers and dashboards ask these when they connect.
 READER_SYSTEM_TABLES: Final = (
@@ -52,7 +53,7 @@ _CONFIG = """<clickhouse>
 # The engine's own statement runs as `default` without a password. Its session is the only one that user may have, so nobody
 # else can be `default`; were he, he could do nothing but what that statement does.
 _USERS = """<clickhouse>
- <profiles><default/>
+ <profiles><default><http_receive_timeout>{body_seconds}</http_receive_timeout></default>
   <engine><max_sessions_for_user>1</max_sessions_for_user></engine>
   <writer><async_insert>0</async_insert></writer>
   <reader><readonly>2</readonly><max_execution_time>60</max_execution_time>
@@ -145,6 +146,7 @@ class Files:
         writer_grants, reader_grants = ("".join(f"<query>{g}</query>" for g in each) for each in grants)
         users = _USERS.format(
             host=LOOPBACK,
+            body_seconds=BODY_SECONDS,
             writer=WRITER,
             writer_hash=_sha256(endpoint.password),
             writer_grants=writer_grants,

@@ -46,6 +46,7 @@ class Claims:
         self.writer = uuid.uuid4().hex
         self.process = f"{platform.node()}:{os.getpid()}"
         self._held: dict[tuple[str, Shard], int] = {}
+        self._tried: dict[Shard, int] = {}
 
     def query_id(self) -> str:
         """Return a new id for an insert of this process."""
@@ -58,8 +59,11 @@ class Claims:
             SinkUnavailable: the server cannot be reached, or a predecessor's insert does not end.
         """
         while True:
+            # Above our own earlier tries as well: one of them may still be under way and arrive after this one.
             highest = max((claim for claim, _, _ in self._newest(session, shard, tables).values()), default=0)
+            highest = max(highest, self._tried.get(shard, 0))
             claim = ((highest >> 32) + 1 << 32) + (secrets.randbits(16) << 16)
+            self._tried[shard] = claim
             self._record(session, [(table, shard, claim) for table in tables])
             now = self._newest(session, shard, tables)
             if all(now.get(table, (0, "", ""))[:2] == (claim, self.writer) for table in tables):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import structlog
 
 from market.errors import PipelineError, SinkUnavailable
 from market.schema import CHANGE, Layer, Table
@@ -19,6 +20,7 @@ from sinks.clickhouse.gold import newest_rows
 from sinks.clickhouse.session import DATABASE, Session
 from sinks.endpoint import Endpoint
 
+log = structlog.get_logger()
 RETRY_SECONDS: Final = 60.0
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 3.0
@@ -68,6 +70,7 @@ def retried(connection: Connection, attempt: Callable[[Session], Any], what: str
             connection.drop()
             if time.monotonic() - started > RETRY_SECONDS:
                 raise SinkUnavailable(f"{what}: ClickHouse did not take it within {RETRY_SECONDS:.0f} s; last: {error}") from error
+            log.warning("warm_store_retried", doing=what, error=str(error), pause_s=pause)
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         except PipelineError:

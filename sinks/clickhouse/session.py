@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -35,6 +36,7 @@ class Session:
     """A connection for one thread at a time. Opening it asks the server for its settings (some milliseconds)."""
 
     def __init__(self, endpoint: Endpoint, *, answer_seconds: int = ANSWER_SECONDS) -> None:
+        logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # it logs what it raises
         parts = urllib.parse.urlsplit(endpoint.url)
         local = _is_loopback(parts.hostname or "")
         # A pool of its own for the local store: HTTP_PROXY must not take its requests elsewhere.

@@ -47,7 +47,13 @@ def refused_code(endpoint: Endpoint, sql: str) -> str:
     return str(caught.value.name)
 
 
-def gone(pid: int) -> bool:
+def send(pid: int | None, number: signal.Signals) -> None:
+    assert pid  # 0 would be our own process group
+    os.kill(pid, number)
+
+
+def gone(pid: int | None) -> bool:
+    assert pid
     with contextlib.suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     return True
@@ -127,11 +133,9 @@ def test_a_killed_engine_comes_back_at_the_same_address_with_its_data(home: Path
 def test_a_killed_supervisor_takes_its_engine_along_and_ensure_starts_anew(home: Path, *, both: bool) -> None:
     endpoint = warm_store.ensure(home)
     before = warm_store.status(home)
-    assert before.supervisor_pid is not None
-    assert before.engine_pid is not None
-    os.kill(before.supervisor_pid, signal.SIGKILL)
+    send(before.supervisor_pid, signal.SIGKILL)
     if both:
-        os.kill(before.engine_pid, signal.SIGKILL)
+        send(before.engine_pid, signal.SIGKILL)
     wait_until(lambda: gone(before.engine_pid))
     assert warm_store.ensure(home) == endpoint
     after = warm_store.status(home)
@@ -142,20 +146,20 @@ def test_a_killed_supervisor_takes_its_engine_along_and_ensure_starts_anew(home:
 def test_a_frozen_engine_without_a_supervisor_is_replaced(home: Path) -> None:
     endpoint = warm_store.ensure(home)
     before = warm_store.status(home)
-    os.kill(before.engine_pid or 0, signal.SIGSTOP)
-    os.kill(before.supervisor_pid or 0, signal.SIGKILL)
+    send(before.engine_pid, signal.SIGSTOP)
+    send(before.supervisor_pid, signal.SIGKILL)
     wait_until(lambda: warm_store.status(home).supervisor_pid is None)
     assert warm_store.ensure(home) == endpoint
-    assert gone(before.engine_pid or 0)
+    assert gone(before.engine_pid)
 
 
 def test_stop_ends_frozen_processes(home: Path) -> None:
     warm_store.ensure(home)
     before = warm_store.status(home)
     for pid in (before.supervisor_pid, before.engine_pid):
-        os.kill(pid or 0, signal.SIGSTOP)
+        send(pid, signal.SIGSTOP)
     assert warm_store.stop(home, timeout_s=0.5)
-    wait_until(lambda: gone(before.engine_pid or 0) and gone(before.supervisor_pid or 0))
+    wait_until(lambda: gone(before.engine_pid) and gone(before.supervisor_pid))
 
 
 def test_several_processes_start_one_engine(home: Path) -> None:
