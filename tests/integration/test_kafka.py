@@ -43,7 +43,7 @@ def topic(log: KafkaTopics) -> str:
 
 
 def new_name() -> str:
-    return f"raw.trades.test_{uuid.uuid4().hex[:12]}"
+    return f"k2_test.{uuid.uuid4().hex[:12]}"
 
 
 @contextlib.contextmanager

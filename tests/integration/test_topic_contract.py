@@ -80,7 +80,7 @@ def log(logs: Logs) -> TopicLog:
 
 @pytest.fixture
 def topic(log: TopicLog) -> str:
-    name = f"raw.trades.test_{uuid.uuid4().hex[:12]}"
+    name = f"k2_test.{uuid.uuid4().hex[:12]}"
     log.create(name, 3)
     return name
 

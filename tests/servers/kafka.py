@@ -27,6 +27,7 @@ from confluent_kafka.admin import AdminClient
 HERE: Final = Path(__file__).parent / "kafka"
 CLUSTER_ID: Final = "azItdGVzdHMtY2x1c3Rlcg"  # 16 bytes in base64, as the formatter wants it
 USER: Final = "k2"
+TEST_TOPICS: Final = "k2_test."  # not named like raw topics: a flow on the same broker would take them for exchanges
 READY_SECONDS: Final = 60
 FETCH_SECONDS: Final = 280
 
@@ -197,7 +198,8 @@ def running_broker(folder: Path) -> Iterator[Broker]:
     if named:
         broker = Broker(named)
         broker.wait_ready()
-        yield broker
+        with _tidied(named):
+            yield broker
         return
     own = OwnBroker(folder, cached_jars())
     own.format()
@@ -206,6 +208,22 @@ def running_broker(folder: Path) -> Iterator[Broker]:
         yield own
     finally:
         own.stop()
+
+
+@contextlib.contextmanager
+def _tidied(address: str) -> Iterator[None]:
+    # On a broker that is not ours, the topics that tests made meanwhile go again.
+    admin = AdminClient({"bootstrap.servers": address})
+
+    def test_topics() -> set[str]:
+        return {name for name in admin.list_topics(timeout=10).topics if name.startswith(TEST_TOPICS)}
+
+    before = test_topics()
+    yield
+    made = sorted(test_topics() - before)
+    for future in admin.delete_topics(made).values() if made else ():
+        with contextlib.suppress(KafkaException):
+            future.result()
 
 
 @pytest.fixture(scope="session")
