@@ -284,3 +284,33 @@ def test_progress_tells_both_steps_and_the_total(tmp_path: Path, log: MemoryTopi
 def test_an_empty_file_loads_as_nothing(tmp_path: Path, log: MemoryTopics) -> None:
     (loaded,) = load(log, capture(tmp_path))
     assert (loaded.frames, loaded.records, loaded.markers, loaded.symbols) == (0, 0, 0, ())
+
+
+def test_an_interrupted_load_is_completed_by_loading_again(tmp_path: Path, log: MemoryTopics) -> None:
+    path = capture(tmp_path, *((at * 100, trade(BTC, at * 100 - 10)) for at in range(30_000)))
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == "write":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_capture(log, "binance", FakeVenue(), INSTRUMENTS, [path], partitions=1, progress=interrupt)
+    before = stretches(log)
+    assert 0 < log.end_offsets(TOPIC)[0] < 30_000, "whole batches, and only those"
+    load(log, path)
+    after = stretches(log)[len(before) :]
+    assert before == after[: len(before)], "what it asserts again is what it had asserted"
+    assert {r["payload"] for r in records(log)} >= {trade(BTC, at * 100 - 10) for at in range(30_000)}
+
+
+def test_a_file_that_grows_after_it_was_surveyed_is_refused(tmp_path: Path, log: MemoryTopics) -> None:
+    path = capture(tmp_path, (0, trade(BTC, -10)))
+    line = path.read_bytes()
+    path.write_bytes(line.rstrip())  # the last line is seen at the end of the file only, so the survey ends here
+
+    def grow(progress: Progress) -> None:
+        if progress.step == "survey":
+            path.write_bytes(line + line)
+
+    with pytest.raises(ConfigError, match="grew while it was read"):
+        load_capture(log, "binance", FakeVenue(), INSTRUMENTS, [path], progress=grow)
