@@ -43,6 +43,7 @@ CONFIGURATION: Final = (
 )
 SHAPE: Final = (
     ice.NoSuchTableError,
+    ice.NoSuchIcebergTableError,
     ice.NoSuchNamespaceError,
     ice.NoSuchViewError,
     ice.NoSuchIdentifierError,

@@ -5,7 +5,7 @@ they are merged with the rows they concern. New windows are appended; a revised 
 it. Which windows are stored is known from the files' bounds and, where those overlap, from their key columns.
 
 So that a commit every few seconds does not leave thousands of files, a new file takes in the files of its own size class in its
-partition once there are seven of them: at most 7 files a class and partition, and each row is rewritten about five times.
+partition once there are seven of them: at most 7 files a class and partition, and each row is rewritten five times or less.
 """
 
 from __future__ import annotations
@@ -306,7 +306,7 @@ def _to_absorb(files: list[_File], rows: int) -> list[_File]:
 
 
 def _size_class(rows: int) -> int:
-    return max(0, int(math.log(max(rows, 1) / 16, CLASS_RATIO)))
+    return int(math.log(max(rows, 1), CLASS_RATIO))
 
 
 def _by_exchange(changes: pa.RecordBatch) -> list[tuple[str, pa.RecordBatch]]:
