@@ -138,6 +138,27 @@ class Kraken(Venue):
 
     exchange = "kraken"
     separator = "/"
+    quotes = (
+        "USD",
+        "EUR",
+        "GBP",
+        "CAD",
+        "JPY",
+        "AUD",
+        "CHF",
+        "AED",
+        "USDT",
+        "USDC",
+        "DAI",
+        "PYUSD",
+        "RLUSD",
+        "USDG",
+        "XBT",
+        "BTC",
+        "ETH",
+        "SOL",
+        "DOT",
+    )
     vendor_field = "ord_type"
     vendor_words = ("limit", "market")
     trade_marks = (b'"trade"',)
@@ -152,11 +173,11 @@ class Kraken(Venue):
         base, _, quote = canonical.partition("/")
         old = _OLD_NAMES.get(base, base), _OLD_NAMES.get(quote, quote)
         pairs = [(b, q) for b in (base, old[0]) for q in (quote, old[1])]
-        return spellings(pairs, _class_name(old[0]) + _class_name(old[1]))
+        return spellings(pairs, *_pair_key(*old))
 
     def canonical(self, spelling: str) -> str | None:
         """Return `BTC/USD` for `XBTUSD` or `XXBTZUSD`."""
-        pair = _split_pair_key(spelling) or split(spelling)
+        pair = _split_pair_key(spelling) or split(spelling, self.quotes)
         return None if pair is None else "/".join(_NEW_NAMES.get(name, name) for name in pair)
 
     def items(self, document: object) -> Items | None:
@@ -216,13 +237,12 @@ def _is_known(name: object, known: frozenset[str]) -> bool:
     return isinstance(name, str) and name in known
 
 
-def _class_name(asset: str) -> str:
-    return f"X{asset}" if asset in _COINS else f"Z{asset}" if asset in _MONEY else asset
+def _pair_key(base: str, quote: str) -> tuple[str, ...]:
+    # `XXBTZUSD`: REST keys of the oldest pairs, with a class letter before each asset.
+    return (f"X{base}{'X' if quote in _COINS else 'Z'}{quote}",) if base in _COINS and quote in _COINS | _MONEY else ()
 
 
 def _split_pair_key(spelling: str) -> tuple[str, str] | None:
     text = spelling.strip().upper()
-    base, quote = text[:4], text[4:]
-    if base[1:] in _COINS and base[:1] == "X" and quote[1:] in _COINS | _MONEY and quote == _class_name(quote[1:]):
-        return base[1:], quote[1:]
-    return None
+    base, quote = text[1:4], text[5:]
+    return (base, quote) if (text,) == _pair_key(base, quote) else None

@@ -35,6 +35,8 @@ _COLON: Final = 58
 _BACKSLASH: Final = 92
 _OPEN: Final = 123
 _CLOSE: Final = 125
+_LIST: Final = 91
+_LIST_END: Final = 93
 _COMMA: Final = 44
 _SPACE: Final = 32
 _DELETE: Final = 127
@@ -232,6 +234,30 @@ def scan_object(data: Bytes, at: int, end: int, keys: Names, spans: Spans) -> in
             return at + 1
         if data[at] != _COMMA:
             return FAILED
+
+
+@compiled_scan
+def nesting(data: Bytes) -> int:
+    """Return how deep objects and lists are nested in a text that may be any JSON."""
+    deepest, depth = 0, 0
+    inside = False
+    at = 0
+    while at < len(data):
+        c = data[at]
+        if inside:
+            if c == _BACKSLASH:
+                at += 1
+            elif c == _QUOTE:
+                inside = False
+        elif c == _QUOTE:
+            inside = True
+        elif c in (_OPEN, _LIST):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif c in (_CLOSE, _LIST_END):
+            depth -= 1
+        at += 1
+    return deepest
 
 
 @compiled_scan

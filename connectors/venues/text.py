@@ -11,12 +11,16 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final, NoReturn
 
+import numpy as np
+
+from connectors.venues.scan import nesting
 from market.schema import DECIMAL_SCALE
 
 ID_LIMIT: Final = 2**63
 _RANGE_DIGITS: Final = 15  # a value is < 10^15
 _EXPONENT_DIGITS: Final = 9  # more only with zeros: beyond any range
 _DETAIL_LENGTH: Final = 80
+MAX_DEPTH: Final = 100
 
 _DECIMAL: Final = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?)([0-9]+))?")
 _RFC3339: Final = re.compile(
@@ -52,14 +56,15 @@ def read_json(frame: bytes) -> object:
     """Return the document of a frame; numbers are `NumberText`, the last of duplicate keys wins.
 
     Raises:
-        Unusable: `bad_json`: not UTF-8, not JSON, nested too deeply, or blank.
+        Unusable: `bad_json`: not UTF-8, not JSON, nested more than 100 deep, or blank.
     """
+    # A bound of our own: how deep Python can go depends on who called, and the same log must give the same rows everywhere.
+    if frame.count(b"[") + frame.count(b"{") > MAX_DEPTH and nesting(np.frombuffer(frame, np.uint8)) > MAX_DEPTH:
+        raise Unusable("bad_json", f"nested more than {MAX_DEPTH} deep")
     try:
         return _JSON.decode(frame.decode())
     except UnicodeDecodeError as error:
         raise Unusable("bad_json", f"not UTF-8 at byte {error.start}") from None
-    except RecursionError:
-        raise Unusable("bad_json", "nested too deeply") from None
     except ValueError as error:
         detail = f"{error}" if frame.strip() else "blank frame"
         raise Unusable("bad_json", detail[:_DETAIL_LENGTH]) from None
