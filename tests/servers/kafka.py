@@ -33,7 +33,11 @@ FETCH_SECONDS: Final = 280
 
 
 class Unavailable(Exception):
-    """There is no broker to test with; the text is the reason."""
+    """There is nothing to start a broker with; the text is the reason. Tests skip."""
+
+
+class DidNotStart(Exception):
+    """A broker that should be there is not. Tests fail."""
 
 
 class Broker:
@@ -50,7 +54,7 @@ class Broker:
         return f"kafka://{self.address}"
 
     def wait_ready(self, alive: subprocess.Popen[bytes] | None = None) -> None:
-        """Return once the broker answers; raises `Unavailable` when it does not, or its process has ended."""
+        """Return once the broker answers; raises `DidNotStart` when it does not, or its process has ended."""
         admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0, "reconnect.backoff.max.ms": 200})
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
@@ -58,8 +62,8 @@ class Broker:
                 admin.list_topics(timeout=1)
                 return
             if alive is not None and alive.poll() is not None:
-                raise Unavailable(f"the broker ended with {alive.returncode}")
-        raise Unavailable(f"no broker answered at {self.address} within {READY_SECONDS} s")
+                raise DidNotStart(f"the broker ended with {alive.returncode}")
+        raise DidNotStart(f"no broker answered at {self.address} within {READY_SECONDS} s")
 
 
 class OwnBroker(Broker):
@@ -95,10 +99,10 @@ class OwnBroker(Broker):
         (self.folder / "server.properties").write_text(text)
         store = ["-keystore", str(self.folder / "broker.p12"), "-storepass", self.password, "-alias", "broker"]
         subject = ["-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1", "-validity", "30", "-keyalg", "EC", "-groupname", "secp256r1"]
-        _run(["keytool", "-genkeypair", "-storetype", "PKCS12", *store, *subject])
-        _run(["keytool", "-exportcert", "-rfc", *store, "-file", str(self.certificate)])
+        _run(DidNotStart, ["keytool", "-genkeypair", "-storetype", "PKCS12", *store, *subject])
+        _run(DidNotStart, ["keytool", "-exportcert", "-rfc", *store, "-file", str(self.certificate)])
         settings = str(self.folder / "server.properties")
-        _run([*self._java("128m"), "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", settings])
+        _run(DidNotStart, [*self._java("128m"), "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", settings])
 
     def start(self) -> None:
         """Start the process and wait until it answers."""
@@ -111,10 +115,10 @@ class OwnBroker(Broker):
             )
         try:
             self.wait_ready(self.process)
-        except Unavailable as error:
+        except DidNotStart as error:
             self.kill()
             lines = (self.folder / "broker.log").read_text(errors="replace").splitlines()[-15:]
-            raise Unavailable("\n".join([str(error), *lines])) from None
+            raise DidNotStart("\n".join([str(error), *lines])) from None
 
     def kill(self) -> None:
         """End the process as a crash would."""
@@ -168,7 +172,10 @@ def cached_jars() -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     fetched = Path(tempfile.mkdtemp(prefix=f"{jars.name}.", dir=cache))
     try:
-        _run(["mvn", "-B", "-q", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={fetched}", "-DincludeScope=runtime"])
+        _run(
+            Unavailable,
+            ["mvn", "-B", "-q", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={fetched}", "-DincludeScope=runtime"],
+        )
         with contextlib.suppress(OSError):  # somebody else was first
             fetched.rename(jars)
     finally:
@@ -176,14 +183,14 @@ def cached_jars() -> Path:
     return jars
 
 
-def _run(command: list[str]) -> None:
+def _run(failure: type[Exception], command: list[str]) -> None:
     try:
         subprocess.run(command, check=True, capture_output=True, timeout=FETCH_SECONDS)
     except subprocess.CalledProcessError as error:
         said = (error.stdout + error.stderr).decode(errors="replace").strip().splitlines()[-5:]
-        raise Unavailable("\n".join([f"{command[0]} ended with {error.returncode}", *said])) from None
+        raise failure("\n".join([f"{command[0]} ended with {error.returncode}", *said])) from None
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"{command[0]} did not end within {FETCH_SECONDS} s") from None
+        raise failure(f"{command[0]} did not end within {FETCH_SECONDS} s") from None
 
 
 def _dies_with_parent() -> list[str]:
