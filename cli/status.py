@@ -28,7 +28,7 @@ _HEADINGS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far one table of one store has come in one topic partition; None: not known, or not there yet."""
+    """How far one table of one store has come in one topic partition; None: the store cannot be read, or never committed."""
 
     table: str
     store: str
@@ -108,7 +108,8 @@ def _rows(store: Stored | None, table: Table) -> dict[tuple[str, int], int] | No
 
 
 def _position(table: Table, store: str, exchange: str, partition: int, end: int, frontier: Frontier | None, rows: int | None) -> Position:
-    offset = frontier.offset if frontier is not None else None
+    # A store that can be read and has no frontier has taken nothing in.
+    offset = frontier.offset if frontier is not None else None if rows is None else 0
     committed = frontier.committed_us if frontier is not None else None
     return Position(
         table=table.name,

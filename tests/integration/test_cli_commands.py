@@ -21,6 +21,7 @@ from market.instrument import partition_of
 from market.interval import INTERVAL_NAMES
 from market.record import topic_name
 from market.schema import DEAD_LETTERS, OHLCV, SILVER_TRADES, TRADE_GAPS
+from tests.cli_calls import call
 from tests.e2e.harness import Home, home
 
 WORK = Workload(trades=6_000, symbols=12, trouble=0.04, rate=20)
@@ -74,7 +75,7 @@ def add_trouble(made: Home) -> None:
 
 
 def export(where: Home, *arguments: str) -> str:
-    return where.k2("export", *arguments).stdout
+    return call(where.env, "export", *arguments).text
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -82,7 +83,7 @@ def rows(text: str) -> list[dict[str, str]]:
 
 
 def test_status_tells_positions_of_every_table_in_both_stores(where: Home) -> None:
-    found: list[dict[str, Any]] = json.loads(where.k2("status", "--json").stdout)
+    found: list[dict[str, Any]] = json.loads(call(where.env, "status", "--json").text)
     assert set(found[0]) == {"table", "store", "topic", "partition", "frontier", "end_offset", "lag", "rows", "last_commit"}
     assert {(r["store"], r["table"]) for r in found if r["topic"] == "raw.trades.binance"} == {
         (store, table)
@@ -100,7 +101,7 @@ def test_status_tells_positions_of_every_table_in_both_stores(where: Home) -> No
     for store in STORES:
         assert sum(r["rows"] for r in found if r["store"] == store and r["table"] == "silver_trades") == WORK.trades + 2
     assert all(abs((datetime.fromisoformat(r["last_commit"]) - datetime.now(UTC)).total_seconds()) < 3600 for r in found if r["end_offset"])
-    text = where.k2("status").stdout
+    text = call(where.env, "status").text
     assert "silver_trades" in text
     assert "raw.trades.kraken" in text
 
@@ -125,11 +126,11 @@ def test_open_candles_come_from_the_warm_store_on_request(where: Home) -> None:
 def test_every_format_holds_the_same_rows(where: Home, tmp_path: Path) -> None:
     wanted = ("trades", "-e", "kraken", "--store", "cold")
     for form in ("csv", "json", "jsonl", "parquet", "arrow"):
-        where.k2("export", *wanted, "--format", form, "-o", str(tmp_path / form))
+        call(where.env, "export", *wanted, "--format", form, "-o", str(tmp_path / form))
     lines = rows((tmp_path / "csv").read_text())
     objects = json.loads((tmp_path / "json").read_text())
     assert objects == [json.loads(line) for line in (tmp_path / "jsonl").read_text().splitlines()]
-    frames = [pl.read_parquet(tmp_path / "parquet"), pl.read_ipc(tmp_path / "arrow", memory_map=False)]
+    frames = [pl.read_parquet(tmp_path / "parquet"), pl.read_ipc(tmp_path / "arrow")]
     assert frames[0].equals(frames[1])
     assert frames[0].columns == [c.name for c in SILVER_TRADES.columns]
     assert len(lines) == len(objects) == frames[0].height > 100
@@ -164,7 +165,7 @@ def test_symbols_are_understood_in_every_spelling(where: Home, spelling: str) ->
 
 
 def test_gaps_of_now_and_their_history(where: Home) -> None:
-    now: list[dict[str, Any]] = json.loads(where.k2("gaps", "--json", "-e", "binance").stdout)
+    now: list[dict[str, Any]] = json.loads(call(where.env, "gaps", "--json", "-e", "binance").text)
     assert [(g["first_id"], g["last_id"], g["state"]) for g in now if g["last_id"] == 9_000_000 + LOST] == [
         (9_000_001, 9_000_000 + LOST, "open")
     ]
@@ -173,7 +174,7 @@ def test_gaps_of_now_and_their_history(where: Home) -> None:
         assert list(history[0]) == [c.name for c in TRADE_GAPS.columns]
         assert rows(export(where, "gaps", "-e", "binance", "--store", store, "--now"))[-1]["first_id"] == "9000001"
         assert len(history) >= len(now)
-    assert "9000001" in where.k2("gaps").stdout
+    assert "9000001" in call(where.env, "gaps").text
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -193,8 +194,8 @@ def test_raw_records_are_exported_in_offset_order(where: Home) -> None:
 
 
 def test_audit_of_an_untouched_platform_is_clean(where: Home) -> None:
-    done = where.k2("audit", "--json")
-    found: list[dict[str, Any]] = json.loads(done.stdout)
+    done = call(where.env, "audit", "--json")
+    found: list[dict[str, Any]] = json.loads(done.text)
     assert set(found[0]) == {"exchange", "hour", "layer", "raw", "warm", "cold", "differences"}
     assert all(r["differences"] == 0 and r["raw"] == r["warm"] == r["cold"] for r in found), found
     assert {r["layer"] for r in found} == {"bronze", "silver", "gold", "truth"}
