@@ -22,6 +22,7 @@ from market.layout import (
     COVERED_FROM,
     COVERED_TO,
     DAY_LEVEL,
+    DELTA_HEADS,
     DIRTY,
     FIRST,
     FREE,
@@ -79,36 +80,35 @@ class Book:
         if history is None:
             history = self.histories[symbol] = History()
             return history
-        row = self.state.symbols[symbol, : COVERED_TO + 1].tolist()
+        last, _, last_time, _, least, greatest, _, covered_to = self.state.symbols[symbol, : COVERED_TO + 1].tolist()
         if history.runs.runs:
             run = history.runs.runs[-1]
-            run.first, run.last, run.first_time, run.last_time, run.min_time, run.max_time = _run_of(row)
+            run.last, run.last_time, run.min_time, run.max_time = last, last_time, least, greatest
         if history.coverage.stretches:
-            history.coverage.stretches[-1][1] = row[COVERED_TO]
+            history.coverage.stretches[-1][1] = covered_to
         return history
 
     def settle(self, symbol: int, history: History) -> None:
         """Set the hot arrays of a symbol, thresholds included, from its history."""
-        runs, stretches = history.runs.runs, history.coverage.stretches
+        runs, coverage = history.runs.runs, history.coverage
         run = runs[-1] if runs else None
         numbers = [-2, NEVER, 0, 0, NEVER, -NEVER]
         if run is not None:
             numbers = [run.last, run.first, run.last_time, run.first_time, run.min_time, run.max_time]
-        if not stretches:
-            thresholds = [NEVER, -NEVER, NEVER, NEVER, -NEVER, NEVER]
+        if not coverage.stretches:
+            numbers += [NEVER, -NEVER, NEVER, NEVER, -NEVER, NEVER]
         else:
+            begin, end = coverage.stretches[-1]
             line = history.gaps.next_line()
-            low, high = -NEVER, None
-            if run is not None:
-                low, high = history.coverage.uncovered_before(run.min_time), history.coverage.uncovered_after(run.max_time)
-            thresholds = [
-                *stretches[-1],
+            numbers += [
+                begin,
+                end,
                 line if line == NEVER else line + self.rules.gap_grace_us,
-                max(stretches[-1][0], history.gaps.spans.reach(NEVER) + 1),
-                low,
-                NEVER if high is None else high,
+                max(begin, history.gaps.spans.reach() + 1),
+                -NEVER if run is None else coverage.uncovered_before(run.min_time),
+                NEVER if run is None else coverage.uncovered_after(run.max_time),
             ]
-        self.state.symbols[symbol, : BRIDGE_HIGH + 1] = numbers + thresholds
+        self.state.symbols[symbol, : BRIDGE_HIGH + 1] = numbers
 
     def complete(self, history: History, start: int, end: int) -> bool:
         """Return whether nothing is known to be missing in a closed window [start, end)."""
@@ -134,6 +134,10 @@ class Book:
         found = self.state.candles[slots]
         for symbol, start in found[(found[:, LEVEL] == DAY_LEVEL) & (found[:, CHANGE] == Change.DELTA.value)][:, [SYMBOL, START]].tolist():
             self.histories.setdefault(symbol, History()).days.add(start)
+
+    def forget_deltas(self, symbol: int) -> None:
+        """End a record: its deltas are whole, the next record makes its own."""
+        self.state.symbols[symbol, DELTA_HEADS : DELTA_HEADS + LEVELS] = -1
 
     def make_room(self, candles: int, ids: int = 0) -> None:
         """See to free candle slots and to free places for seen ids."""
@@ -176,8 +180,3 @@ def blank_symbols(count: int) -> Int64s:
         rows[:, column] = -NEVER
     rows[:, HEADS : HEADS + 2 * LEVELS] = -1
     return rows
-
-
-def _run_of(row: list[int]) -> tuple[int, int, int, int, int, int]:
-    last, first, last_time, first_time, least, greatest = row[:6]
-    return first, last, first_time, last_time, least, greatest

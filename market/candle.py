@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from market.exact import add128, less128
-from market.jit import compiled
+from market.jit import compiled_scan
 from market.layout import (
     BUY_QUOTE,
     BUY_VOLUME,
@@ -65,7 +65,7 @@ _NEARLY_FULL: Final = np.uint64(1 << 61)
 _0: Final = np.uint64(0)
 
 
-@compiled
+@compiled_scan
 def find(candles: Int64s, head: int, start: int) -> int:
     """Return the slot of the window in the list that begins at slot `head`, or -1."""
     slot = head
@@ -76,7 +76,7 @@ def find(candles: Int64s, head: int, start: int) -> int:
     return -1
 
 
-@compiled
+@compiled_scan
 def create(state: State, symbol: int, head: int, level: int, start: int) -> int:
     """Return a new candle's slot, in its place in the symbol's list at column `head`; the caller has seen to a free slot."""
     state.progress[FREE] -= 1
@@ -96,7 +96,7 @@ def create(state: State, symbol: int, head: int, level: int, start: int) -> int:
     return int(slot)
 
 
-@compiled
+@compiled_scan
 def mark(state: State, slot: int, offset: int, received: int) -> None:
     """Note that a record changes a candle's row: its cause, and one more revision if it had closed before."""
     candle = state.candles[slot]
@@ -110,7 +110,7 @@ def mark(state: State, slot: int, offset: int, received: int) -> None:
         state.progress[CHANGED] += 1
 
 
-@compiled
+@compiled_scan
 def add(state: State, slot: int, trades: Trades, trade: int) -> None:
     """Add one trade to a candle: open and close go to the least and greatest (time, id), sums are exact."""
     candle, sums = state.candles[slot], state.sums[slot]
@@ -136,7 +136,7 @@ def add(state: State, slot: int, trades: Trades, trade: int) -> None:
         sums[BUY_QUOTE], sums[BUY_QUOTE + 1] = add128(sums[BUY_QUOTE], sums[BUY_QUOTE + 1], v0, v1)
 
 
-@compiled
+@compiled_scan
 def fold(state: State, trades: Trades, trade: int, offset: int, received: int) -> None:
     """Add one accepted trade to its six candles, or to deltas where those have left the state.
 
@@ -154,7 +154,7 @@ def fold(state: State, trades: Trades, trade: int, offset: int, received: int) -
             state.symbols[symbol, FULL] = 1
 
 
-@compiled
+@compiled_scan
 def _bear(state: State, symbol: int, level: int, start: int, offset: int, received: int) -> int:
     # A candle that is not in state: a delta of this record, or a new one, closed at birth where the watermark has passed.
     row = state.symbols[symbol]
@@ -179,7 +179,7 @@ def _bear(state: State, symbol: int, level: int, start: int, offset: int, receiv
     return slot
 
 
-@compiled
+@compiled_scan
 def _set_closed(state: State, slot: int, clean_from: int) -> None:
     candle = state.candles[slot]
     candle[CLOSED] = 1
@@ -190,13 +190,13 @@ def _set_closed(state: State, slot: int, clean_from: int) -> None:
         state.progress[UNSETTLED] += 1
 
 
-@compiled
+@compiled_scan
 def forget_deltas(state: State, symbol: int) -> None:
     """End a record: its deltas are whole, the next record makes its own."""
     state.symbols[symbol, DELTA_HEADS : DELTA_HEADS + LEVELS] = -1
 
 
-@compiled
+@compiled_scan
 def can_close(state: State, symbol: int, watermark: int) -> bool:
     """Return whether every candle that this watermark closes is known to be complete."""
     clean_from = state.symbols[symbol, CLEAN_FROM]
@@ -210,7 +210,7 @@ def can_close(state: State, symbol: int, watermark: int) -> bool:
     return True
 
 
-@compiled
+@compiled_scan
 def close(state: State, symbol: int, watermark: int, offset: int, received: int) -> None:
     """Close the candles whose window has ended; those not known to be complete are listed as unsettled."""
     row = state.symbols[symbol]
@@ -229,7 +229,7 @@ def close(state: State, symbol: int, watermark: int, offset: int, received: int)
             slot = state.candles[slot, NEXT]
 
 
-@compiled
+@compiled_scan
 def closed_between(state: State, symbol: int, low: int, high: int, out: Int64s) -> int:
     """List the slots of a symbol's closed candles whose windows meet [low, high]; returns how many."""
     count = 0
@@ -243,7 +243,7 @@ def closed_between(state: State, symbol: int, low: int, high: int, out: Int64s) 
     return count
 
 
-@compiled
+@compiled_scan
 def evict(state: State, days: Int64s) -> int:
     """Drop closed candles older than the horizon; lists (symbol, window start) of dropped days, returns how many."""
     count = 0

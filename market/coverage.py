@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
+from market.layout import NEVER
+
 Stretch = tuple[int, int]
 """Instants, both ends inclusive."""
 
@@ -61,19 +63,22 @@ class Coverage:
         self.stretches[low:high] = [[first, last]]
         return change
 
-    def uncovered_after(self, time: int) -> int | None:
-        """Return the least uncovered instant > time that lies before the newest stretch."""
-        for first, last in self.stretches[self._first_ending_at(time + 1) :]:
-            if first > time + 1:
-                return time + 1
-            time = last
-        return None
+    def uncovered_after(self, time: int) -> int:
+        """Return the least uncovered instant > time that lies before the newest stretch, or NEVER."""
+        if self.stretches and time + 1 < self.stretches[-1][0]:
+            for first, last in self.stretches[self._first_ending_at(time + 1) :]:
+                if first > time + 1:
+                    return time + 1
+                time = last
+        return NEVER
 
     def uncovered_before(self, time: int) -> int:
         """Return the greatest uncovered instant < time that lies before the newest stretch's end (there is a stretch)."""
-        time = min(time - 1, self.stretches[-1][1])
-        at = self._first_ending_at(time)
-        first = self.stretches[at][0]
+        begin, end = self.stretches[-1]
+        if time > begin:
+            return begin - 1
+        time = min(time - 1, end)
+        first = self.stretches[self._first_ending_at(time)][0]
         return first - 1 if first <= time else time
 
     def _first_ending_at(self, time: int) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from market.jit import compiled
+from market.jit import compiled, compiled_scan
 from market.schema import DECIMAL, DECIMAL_SCALE
 from market.trade import Bools, Decimals, Int64s
 
@@ -96,7 +96,7 @@ def quote_volume(price: Decimals, quantity: Decimals) -> Decimals:
     return multiply(price, quantity)[0]
 
 
-@compiled
+@compiled_scan
 def mul64(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
     """Return the 128-bit product of two words, (low, high)."""
     a0, a1, b0, b1 = a & _LOW32, a >> _32, b & _LOW32, b >> _32
@@ -105,20 +105,20 @@ def mul64(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
     return (low & _LOW32) | (carry << _32), high + (mid1 >> _32) + (mid2 >> _32) + (carry >> _32)
 
 
-@compiled
+@compiled_scan
 def add128(a_low: np.uint64, a_high: np.uint64, b_low: np.uint64, b_high: np.uint64) -> tuple[np.uint64, np.uint64]:
     """Return the sum, (low, high); wraps at 2^128."""
     low = a_low + b_low
     return low, a_high + b_high + (_1 if low < a_low else _0)
 
 
-@compiled
+@compiled_scan
 def less128(a_low: np.uint64, a_high: np.uint64, b_low: np.uint64, b_high: np.uint64) -> bool:
     """Return a < b for values ≥ 0."""
     return bool(a_high < b_high or (a_high == b_high and a_low < b_low))
 
 
-@compiled
+@compiled_scan
 def _divide_word(remainder: np.uint64, word: np.uint64) -> tuple[np.uint64, np.uint64]:
     # One step of long division by 10^9: (remainder·2^64 + word) / 10^9 with remainder < 10^9, in 32-bit halves.
     top = (remainder << _32) | (word >> _32)
@@ -128,7 +128,7 @@ def _divide_word(remainder: np.uint64, word: np.uint64) -> tuple[np.uint64, np.u
     return (quotient << _32) | rest, low - rest * _1E9
 
 
-@compiled
+@compiled_scan
 def _divide_words(
     w3: np.uint64, w2: np.uint64, w1: np.uint64, w0: np.uint64
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]:
@@ -143,7 +143,7 @@ def _divide_words(
     return w3, w2, w1, w0, remainder
 
 
-@compiled
+@compiled_scan
 def mul128(a_low: np.uint64, a_high: np.uint64, b_low: np.uint64, b_high: np.uint64) -> tuple[np.uint64, np.uint64, bool]:
     """Return the product of two values at scale 18, rounded half-even at scale 18: (low, high, overflow).
 
@@ -197,7 +197,7 @@ def too_large(values: Decimals) -> Bools:
     return out
 
 
-@compiled
+@compiled_scan
 def _long_divide(u: Words, v: Words, q: Words) -> None:
     # Knuth, The Art of Computer Programming 2, 4.3.1, algorithm D in base 2^32: v has 4 digits, the top one ≥ 2^31; u has
     # len(q) + 4 digits, the top one 0, and becomes the remainder. Digits stand least significant first.
@@ -229,7 +229,7 @@ def _long_divide(u: Words, v: Words, q: Words) -> None:
         q[j] = guess
 
 
-@compiled
+@compiled_scan
 def _spread(words: Words, shift: np.uint64, out: Words) -> None:
     # Words shifted left by less than 32 bits, as 32-bit digits.
     carry = _0
@@ -276,7 +276,7 @@ def divide(a: Decimals, b: Decimals) -> Decimals:
     return out
 
 
-@compiled
+@compiled_scan
 def _rounds_up(rest: Words, divisor: Words, odd: np.uint64) -> bool:
     # 2·rest against the divisor, from the top digit down; `rest` is below the divisor.
     carry, order = _0, 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from market.layout import NEVER
@@ -36,17 +37,21 @@ class Gaps:
     `spans` holds the times of the gaps: a gap touches a window iff its times meet it.
     """
 
-    __slots__ = ("_waiting", "spans", "unfillable")
+    __slots__ = ("_queue", "_waiting", "spans", "unfillable")
 
     def __init__(self, unfillable: Iterable[Unfillable] = (), holes: Iterable[Hole] = (), line: int = -NEVER) -> None:
         self.unfillable = sorted(unfillable)  # disjoint
         found = list(holes)
         self.spans = Spans(hole.span for hole in found if hole.before <= line)
         self._waiting = {hole for hole in found if hole.before > line}
+        self._queue = [(hole.before, hole) for hole in self._waiting]  # a heap; holes that wait no more are left in it
+        heapify(self._queue)
 
     def next_line(self) -> int:
         """Return the least line at which a hole becomes a gap, or NEVER."""
-        return min((hole.before for hole in self._waiting), default=NEVER)
+        while self._queue and self._queue[0][1] not in self._waiting:
+            heappop(self._queue)
+        return self._queue[0][0] if self._queue else NEVER
 
     def due(self, line: int) -> list[Hole]:
         """Return the waiting holes that are gaps at this line, ascending by id."""
@@ -75,7 +80,8 @@ class Gaps:
                 new += self._segments(hole)
             else:
                 self._waiting.add(hole)
-        return _difference(old, new)
+                heappush(self._queue, (hole.before, hole))
+        return _difference(old, new) if old or new else []
 
     def give_up(self, given: Unfillable, holes: Iterable[Hole]) -> list[Segment]:
         """Note ids that cannot be got; `holes`: those that meet them. What was given up before keeps its reason."""

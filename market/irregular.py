@@ -6,13 +6,12 @@ coverage, and judge again. The thresholds that `Book.settle` leaves behind tell 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from market.book import Book, History
-from market.candle import close, closed_between, create, find, fold, forget_deltas, mark
+from market.candle import close, closed_between, create, find, fold, mark
 from market.coverage import Stretch
 from market.exact import SUM_LIMIT, to_ints
 from market.gaps import Segment, Unfillable
@@ -44,7 +43,6 @@ from market.seen import is_seen, remember
 from market.sequence import HoleChanges
 from market.state import Trades
 from market.trade import Rejected
-from market.walk import in_id_order
 
 _DAY = INTERVALS[-1]
 
@@ -77,41 +75,41 @@ class Irregular:
 
     def apply_trades(self, first: int, end: int, cause: Cause) -> None:
         """Apply the trades [first, end) of one record."""
+        order = self._trades.order[first:end].tolist()
         by_symbol: dict[int, list[int]] = {}
-        for trade in in_id_order(self._trades.trade_id, first, end).tolist():
-            by_symbol.setdefault(int(self._trades.symbol[trade]), []).append(trade)
+        for trade, symbol in zip(order, self._trades.symbol[order].tolist(), strict=True):
+            by_symbol.setdefault(symbol, []).append(trade)
         for symbol, found in by_symbol.items():
             self._book.make_room(LEVELS * len(found), len(found))
             if self._book.rules.contiguous_ids:
                 self._apply_contiguous(symbol, found, cause)
             else:
                 self._apply_jumping(symbol, found, cause)
-            forget_deltas(self._book.state, symbol)
+            self._book.forget_deltas(symbol)
 
     def _apply_contiguous(self, symbol: int, found: list[int], cause: Cause) -> None:
-        history = self._book.history(symbol)
-        ids, times = self._trades.trade_id, self._trades.time
+        book, trades = self._book, self._trades
+        history = book.history(symbol)
         new: dict[int, tuple[int, int]] = {}  # id: trade, time
-        for trade in found:
-            number = int(ids[trade])
+        for trade, number, time in zip(found, trades.trade_id[found].tolist(), trades.time[found].tolist(), strict=True):
             if number not in new and not history.runs.holds(number):
-                new[number] = trade, int(times[trade])
-        if self._book.state.symbols[symbol, FULL]:
+                new[number] = trade, time
+        if new and book.state.symbols[symbol, FULL]:
             more: dict[int, list[int]] = {}
             new = {number: entry for number, entry in new.items() if self._fits(symbol, entry[0], more, cause)}
         if not new:
             return
-        covered_to, newest = self._book.state.symbols[symbol, [COVERED_TO, NEWEST]].tolist()
-        line = covered_to - self._book.rules.gap_grace_us
-        where = [] if covered_to == -NEVER else _around_ids(history, line, [(number, time) for number, (_, time) in new.items()])
-        judge = _Judge(self._book, symbol, history, where, cause)
+        line, where = -NEVER, []
+        if history.coverage.stretches:
+            line = history.coverage.stretches[-1][1] - book.rules.gap_grace_us
+            where = _around_ids(history, line, [(number, time) for number, (_, time) in new.items()])
+        judge = _Judge(book, symbol, history, where, cause)
         changes = HoleChanges()
         for number, (_, time) in new.items():
             history.runs.accept(number, time, changes)
         self._tell(cause, symbol, history.gaps.change(changes, line))
-        self._book.settle(symbol, history)
-        self._book.state.symbols[symbol, NEWEST] = max(newest, *(time for _, time in new.values()))
-        self._fold((trade for trade, _ in new.values()), cause)
+        book.settle(symbol, history)
+        self._fold([trade for trade, _ in new.values()], cause)
         judge.again()
 
     def _apply_jumping(self, symbol: int, found: list[int], cause: Cause) -> None:
@@ -151,9 +149,9 @@ class Irregular:
         self._findings.rejected.append(Rejected(cause.row, "volume_overflow", detail))
         return False
 
-    def _fold(self, accepted: Iterable[int], cause: Cause) -> None:
+    def _fold(self, accepted: list[int], cause: Cause) -> None:
+        self._trades.accepted[accepted] = True
         for trade in accepted:
-            self._trades.accepted[trade] = True
             fold(self._book.state, self._trades, trade, cause.offset, cause.received)
 
     def apply_marker(self, symbol: int, marker: Marker, cause: Cause) -> None:
@@ -175,7 +173,7 @@ class Irregular:
         book.settle(symbol, history)
         close(book.state, symbol, covered_to - book.rules.lateness_us, cause.offset, cause.received)
         judge.again()
-        forget_deltas(book.state, symbol)
+        book.forget_deltas(symbol)
 
     def apply_unfillable(self, given: UnfillableIds, cause: Cause) -> None:
         """Note ids that cannot be got; a gap touches its windows whether it is open or not, so no candle changes."""
@@ -193,20 +191,21 @@ def _around_ids(history: History, line: int, new: list[tuple[int, int]]) -> list
     near = history.runs.around(least, greatest)
     found: list[Stretch] = []
     # Holes here lie between ends of runs that look at the new ids, and the new ids; those that end after the line are no gaps.
-    ends = [time for _, time in new] + [run.first_time for run in near if run.first > least]
+    times = [time for _, time in new]
+    ends = times + [run.first_time for run in near if run.first > least]
     if min(ends) <= line:
         ends += [run.last_time for run in near if run.last < greatest]
         found.append((min(ends), max(ends)))
     # Runs that grow together bridge at most what lies between their outermost times and is not inside one of them already.
-    times = [time for _, time in new]
-    low = min(*times, *(run.min_time for run in near), NEVER)
-    high = max(*times, *(run.max_time for run in near), -NEVER)
-    sides = [(low, high)]
-    if near:
-        longest = max(near, key=lambda run: run.max_time - run.min_time)
-        sides = [(low, longest.min_time - 1), (longest.max_time + 1, high)]
+    low = min(times + [run.min_time for run in near])
     newest = history.coverage.stretches[-1][0]
-    found += [side for side in sides if side[0] <= side[1] and side[0] < newest and history.coverage.uncovered(*side)]
+    if low < newest:
+        high = max(times + [run.max_time for run in near])
+        sides = [(low, high)]
+        if near:
+            longest = max(near, key=lambda run: run.max_time - run.min_time)
+            sides = [(low, longest.min_time - 1), (longest.max_time + 1, high)]
+        found += [side for side in sides if side[0] <= side[1] and side[0] < newest and history.coverage.uncovered(*side)]
     return found
 
 
@@ -218,12 +217,16 @@ class _Judge:
         self._symbol = symbol
         self._history = history
         self._cause = cause
-        # A window that begins to end after the watermark is not closed, whatever is known about it.
-        watermark = int(book.state.symbols[symbol, COVERED_TO]) - book.rules.lateness_us
-        self._where = [(low, high) for low, high in where if low < watermark]
-        limit = watermark - book.rules.horizon_us
-        old = [(low, high) for low, high in self._where if low < limit]
-        self._evicted = self._judge_evicted(old, limit) if old else {}
+        self._where: list[Stretch] = []
+        self._evicted: dict[tuple[int, int], bool] = {}
+        if where:
+            # A window that ends after the watermark is not closed, whatever is known about it.
+            watermark = int(book.state.symbols[symbol, COVERED_TO]) - book.rules.lateness_us
+            self._where = [(low, high) for low, high in where if low < watermark]
+            limit = watermark - book.rules.horizon_us
+            old = [(low, high) for low, high in self._where if low < limit]
+            if old:
+                self._evicted = self._judge_evicted(old, limit)
 
     def _judge_evicted(self, where: list[Stretch], limit: int) -> dict[tuple[int, int], bool]:
         # Closed windows that may have left the state, by (level, start). Only days with trades have stored rows.
@@ -244,10 +247,11 @@ class _Judge:
     def again(self) -> None:
         """Set what is complete now on closed candles, and say so of evicted windows whose completeness has changed."""
         state = self._book.state
-        for slot in state.unsettled[: state.progress[UNSETTLED]].tolist():
-            start, level = state.candles[slot, [START, LEVEL]].tolist()
-            state.candles[slot, COMPLETE] = self._book.complete(self._history, start, start + LENGTHS[level])
-        state.progress[UNSETTLED] = 0
+        if state.progress[UNSETTLED]:
+            for slot in state.unsettled[: state.progress[UNSETTLED]].tolist():
+                start, level = state.candles[slot, [START, LEVEL]].tolist()
+                state.candles[slot, COMPLETE] = self._book.complete(self._history, start, start + LENGTHS[level])
+            state.progress[UNSETTLED] = 0
         for low, high in self._where:
             self._judge_closed(low, high)
         for (level, start), before in self._evicted.items():

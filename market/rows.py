@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -29,6 +30,7 @@ from market.layout import (
     HIGH,
     LENGTHS,
     LEVEL,
+    LEVELS,
     LOW,
     OPEN,
     OPEN_ID,
@@ -105,10 +107,9 @@ def trade_rows(
         canonical: ours, by code.
         side_is_maker: the venue gives the maker's side: bronze shows that.
     """
-    bronze, silver = bronze_table(frames.exchange), SILVER_TRADES
     if len(trades) == 0:
-        return _no_rows(bronze), _no_rows(silver)
-    row = trades.row.astype(np.int64)
+        return _no_rows(bronze_table(frames.exchange)), _no_rows(SILVER_TRADES)
+    n, row = len(trades), trades.row.astype(np.int64)
     every_record = len(row) == len(frames.offset) and bool(np.array_equal(row, np.arange(len(row))))
     pick = None if every_record else pa.array(trades.row)
     source = frames.source if pick is None else frames.source.take(pick)
@@ -125,50 +126,48 @@ def trade_rows(
         "source": source,
     }
     time, received = timestamps(trades.time_us), timestamps(frames.received[row])
-    raw = {
+    offset, partition = integers(frames.offset[row]), frames.constant(frames.partition, n)
+    bronze = {
         **shared,
         "exchange_timestamp": time,
         "event_time": timestamps(trades.event_us),
-        "kafka_offset": integers(frames.offset[row]),
-        "kafka_partition": frames.constant(frames.partition, len(row)),
+        "kafka_offset": offset,
+        "kafka_partition": partition,
         "ingestion_timestamp": received,
         "side": _SIDES.take(pa.array((trades.is_buy ^ side_is_maker).view(np.int8))),
         "source_index": integers(_index_within(row)),
         "payload": frames.payload if pick is None else frames.payload.take(pick),
     }
-    kept = None if bool(accepted.all()) else np.flatnonzero(accepted)
-    own = {
+    silver = {
         **shared,
         "timestamp": time,
+        "exchange": frames.constant(frames.exchange, n),
         "canonical_symbol": canonical.take(pa.array(trades.symbol)),
         "side": _SIDES.take(pa.array(trades.is_buy.view(np.int8))),
-        "receive_time": received,
-    }
-    if kept is not None:
-        where = pa.array(kept)
-        own = {name: column.take(where) for name, column in own.items()}
-        row = row[kept]
-    n = len(row)
-    own |= {
-        "exchange": frames.constant(frames.exchange, n),
         "trade_conditions": _empty_lists(Kind.LIST, n),
-        "vendor_data": _vendor(trades.vendor, kept, n),
+        "vendor_data": _vendor(trades.vendor, n),
         "validation_errors": _empty_lists(Kind.LIST, n),
-        **frames.cause(row, _index_within(row)),
+        "receive_time": received,
+        "source_partition": partition,
+        "source_offset": offset,
+        "source_index": integers(_index_within(row, accepted)),
     }
-    return _batch(bronze, raw), _batch(silver, own)
+    every = _batch(SILVER_TRADES, silver)
+    return _batch(bronze_table(frames.exchange), bronze), every if accepted.all() else every.filter(pa.array(accepted))
 
 
 def gold_rows(frames: Frames, state: State, slots: Int64s, canonical: pa.Array) -> list[pa.RecordBatch]:
     """Return the changes of candles by interval, each in the order of its causes."""
-    slots = slots[np.argsort(state.candles[slots, CAUSE], kind="stable")]
-    levels = state.candles[slots, LEVEL]
-    return [_candles(frames, state, slots[levels == level], canonical, level) for level in range(len(LENGTHS))]
-
-
-def _candles(frames: Frames, state: State, slots: Int64s, canonical: pa.Array, level: int) -> pa.RecordBatch:
     if len(slots) == 0:
-        return _no_gold()
+        return [_no_gold()] * LEVELS
+    slots = slots[np.lexsort((state.candles[slots, CAUSE], state.candles[slots, LEVEL]))]
+    edges = np.searchsorted(state.candles[slots, LEVEL], np.arange(LEVELS + 1))
+    # Built once for all intervals: at small batches the columns cost more than the rows.
+    every = _candles(frames, state, slots, canonical)
+    return [every.slice(low, high - low) for low, high in pairwise(edges.tolist())]
+
+
+def _candles(frames: Frames, state: State, slots: Int64s, canonical: pa.Array) -> pa.RecordBatch:
     rows, sums = np.ascontiguousarray(state.candles[slots].T), state.sums[slots]
     decimals = {name: np.ascontiguousarray(sums[:, at : at + 2]) for name, at in (*_PRICES, *_SUMS)}
     status = rows[CHANGE] == Change.STATUS.value
@@ -176,7 +175,7 @@ def _candles(frames: Frames, state: State, slots: Int64s, canonical: pa.Array, l
         "exchange": frames.constant(frames.exchange, len(slots)),
         "canonical_symbol": canonical.take(pa.array(rows[SYMBOL])),
         "window_start": timestamps(rows[START]),
-        "window_end": timestamps(rows[START] + LENGTHS[level]),
+        "window_end": timestamps(rows[START] + np.array(LENGTHS)[rows[LEVEL]]),
         **{name: exact.to_arrow(values) for name, values in decimals.items()},
         "trade_count": integers(rows[COUNT]),
         "vwap": exact.to_arrow(exact.divide(decimals["quote_volume"], decimals["volume"])),
@@ -283,14 +282,14 @@ def _schema(table: Table) -> pa.Schema:
     return table.arrow_schema()
 
 
-def _index_within(row: Int64s) -> Int64s:
-    # Ordinal of each entry among those of the same record.
-    at = np.arange(len(row))
+def _index_within(row: Int64s, counted: Bools | None = None) -> Int64s:
+    # Ordinal of each entry among the counted ones of the same record.
     starts = np.ones(len(row), np.bool_)
     starts[1:] = row[1:] != row[:-1]
     if starts.all():
         return np.zeros(len(row), np.int64)
-    index: Int64s = at - np.maximum.accumulate(np.where(starts, at, 0))
+    before = np.arange(len(row)) if counted is None else np.cumsum(counted) - counted
+    index: Int64s = before - np.maximum.accumulate(np.where(starts, before, 0))
     return index
 
 
@@ -299,14 +298,13 @@ def _empty_lists(kind: Kind, n: int) -> pa.Array:
     return pa.Array.from_buffers(ARROW_TYPES[kind], n, [None, pa.py_buffer(np.zeros(n + 1, np.int32))], children=[none])
 
 
-def _vendor(fields: Mapping[str, pa.Array], kept: Int64s | None, n: int) -> pa.Array:
+def _vendor(fields: Mapping[str, pa.Array], n: int) -> pa.Array:
     # One map a trade: the fields that it has, in the order of `fields`.
-    chosen = [column if kept is None else column.take(pa.array(kept)) for column in fields.values()]
-    there = np.zeros((n, len(chosen)), np.bool_)
-    for k, column in enumerate(chosen):
+    there = np.zeros((n, len(fields)), np.bool_)
+    for k, column in enumerate(fields.values()):
         there[:, k] = column.is_valid().to_numpy(zero_copy_only=False)
     trade, name = np.nonzero(there)
     keys = pa.array(list(fields), pa.string()).take(pa.array(name))
-    values = pa.concat_arrays(chosen).take(pa.array(name * n + trade)) if chosen else pa.array([], pa.string())
+    values = pa.concat_arrays(list(fields.values())).take(pa.array(name * n + trade)) if fields else pa.array([], pa.string())
     offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
     return pa.MapArray.from_arrays(pa.array(offsets), keys, values, type=ARROW_TYPES[Kind.MAP])

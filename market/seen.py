@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from market.jit import compiled
+from market.jit import compiled_scan
 from market.layout import DEDUP_HORIZON, NEWEST, SEEN
 from market.trade import Int64s
 
@@ -23,7 +23,7 @@ def new_table(capacity: int) -> Int64s:
     return np.full((size, 3), -1, np.int64)
 
 
-@compiled
+@compiled_scan
 def place(table: Int64s, symbol: int, trade_id: int) -> int:
     """Return where the id is, or the free place where it belongs."""
     mixed = (np.uint64(trade_id) ^ (np.uint64(symbol) << np.uint64(48))) * _MIX
@@ -34,14 +34,14 @@ def place(table: Int64s, symbol: int, trade_id: int) -> int:
     return int(at)
 
 
-@compiled
+@compiled_scan
 def is_seen(table: Int64s, symbol: int, trade_id: int, oldest: int) -> bool:
     """Return whether the id is there with an event time of `oldest` or later; older ones count as forgotten, swept or not."""
     at = place(table, symbol, trade_id)
     return bool(table[at, 0] != -1 and table[at, 2] >= oldest)
 
 
-@compiled
+@compiled_scan
 def remember(table: Int64s, progress: Int64s, symbol: int, trade_id: int, time: int) -> None:
     """Enter an id; the caller has made sure that there is room."""
     at = place(table, symbol, trade_id)
@@ -51,7 +51,7 @@ def remember(table: Int64s, progress: Int64s, symbol: int, trade_id: int, time: 
     table[at, 2] = time
 
 
-@compiled
+@compiled_scan
 def move_live(table: Int64s, symbols: Int64s, rules: Int64s, larger: Int64s, progress: Int64s) -> None:
     """Enter what is not forgotten into another, empty table."""
     progress[SEEN] = 0

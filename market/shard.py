@@ -17,7 +17,7 @@ from market.rules import Rules
 from market.saved import restore_book, save_book
 from market.schema import DEAD_LETTERS, FEED_EVENTS, SILVER_TRADES, TRADE_GAPS, bronze_table
 from market.state import Records, Trades
-from market.trade import Decoded, Rejected, TradeBatch
+from market.trade import Decoded, Int32s, Int64s, Rejected, TradeBatch
 from market.walk import walk
 
 
@@ -195,4 +195,12 @@ def _trades_of(trades: TradeBatch) -> Trades:
         own(trades.quantity, np.uint64),
         own(trades.quote_volume, np.uint64),
         np.zeros(len(trades), np.bool_),
+        _in_id_order(trades.row, trades.trade_id),
     )
+
+
+def _in_id_order(row: Int32s, trade_id: Int64s) -> Int64s:
+    if np.all((row[1:] != row[:-1]) | (trade_id[1:] > trade_id[:-1])):
+        return np.arange(len(row))
+    order: Int64s = np.lexsort((trade_id, row))
+    return order

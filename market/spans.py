@@ -35,9 +35,9 @@ class Spans:
         del self._spans[at]
         del self._reach[at:]
 
-    def reach(self, low: int) -> int:
+    def reach(self, low: int = NEVER) -> int:
         """Return the greatest end of the intervals that start at `low` or before; -NEVER without one."""
-        count = bisect_right(self._spans, (low, NEVER))
+        count = len(self._spans) if low == NEVER else bisect_right(self._spans, (low, NEVER))
         if count == 0:
             return -NEVER
         known = len(self._reach)

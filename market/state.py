@@ -30,7 +30,10 @@ class State(NamedTuple):
 
 
 class Trades(NamedTuple):
-    """Trades of one batch as in `market.trade.TradeBatch`; `accepted` is set as they are."""
+    """Trades of one batch as in `market.trade.TradeBatch`; `accepted` is set as they are.
+
+    `order`: trade numbers, each record's by id, equal ids in frame order.
+    """
 
     row: Int32s
     symbol: Int32s
@@ -41,6 +44,7 @@ class Trades(NamedTuple):
     quantity: Decimals
     quote_volume: Decimals
     accepted: Bools
+    order: Int64s
 
 
 class Records(NamedTuple):

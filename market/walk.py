@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from market.candle import can_close, close, find, fold, forget_deltas
-from market.jit import compiled
+from market.jit import compiled_scan
 from market.layout import (
     AT_SPECIAL,
     AT_SYMBOL,
@@ -56,7 +54,7 @@ _NEW: Final = 1
 _REPEATED: Final = 2
 
 
-@compiled
+@compiled_scan
 def walk(state: State, records: Records, trades: Trades) -> int:
     """Go on from where `state.progress` stands; return why the walk stopped (`market/layout.py`)."""
     progress, row, special = state.progress, trades.row, records.special
@@ -74,7 +72,7 @@ def walk(state: State, records: Records, trades: Trades) -> int:
             return stop
 
 
-@compiled
+@compiled_scan
 def _walk_trades(state: State, records: Records, trades: Trades, first: int) -> int:
     row, progress = trades.row, state.progress
     end = first + 1
@@ -83,12 +81,12 @@ def _walk_trades(state: State, records: Records, trades: Trades, first: int) -> 
     count = end - first
     if progress[FREE] < LEVELS * count or (state.rules[CONTIGUOUS] == 0 and 2 * (progress[SEEN] + count) > len(state.seen)):
         return NO_ROOM
-    order = in_id_order(trades.trade_id, first, end)
-    if not _trades_are_regular(state, trades, order):
+    if not _trades_are_regular(state, trades, first, end):
         return IRREGULAR_TRADES
     symbol, offset, received = trades.symbol[first], records.offset[row[first]], records.received[row[first]]
     newest = state.symbols[symbol, NEWEST]
-    for trade in order:
+    for k in range(first, end):
+        trade = trades.order[k]
         if _admit(state, symbol, newest, trades.trade_id[trade], trades.time[trade]):
             trades.accepted[trade] = True
             fold(state, trades, trade, offset, received)
@@ -97,25 +95,17 @@ def _walk_trades(state: State, records: Records, trades: Trades, first: int) -> 
     return DONE
 
 
-@compiled
-def in_id_order(trade_id: Int64s, first: int, end: int) -> Int64s:
-    """Return the trades of a record by id, equal ids in frame order."""
-    for k in range(first + 1, end):
-        if trade_id[k] <= trade_id[k - 1]:
-            return first + np.argsort(trade_id[first:end], kind="mergesort")
-    return np.arange(first, end)
-
-
-@compiled
-def _trades_are_regular(state: State, trades: Trades, order: Int64s) -> bool:
+@compiled_scan
+def _trades_are_regular(state: State, trades: Trades, first: int, end: int) -> bool:
     # Changes nothing.
-    symbol = trades.symbol[order[0]]
+    symbol = trades.symbol[first]
     row = state.symbols[symbol]
     if row[FULL] == 1:
         return False
     watermark = row[COVERED_TO] - state.rules[LATENESS]
     last = row[LAST]
-    for trade in order:
+    for k in range(first, end):
+        trade = trades.order[k]
         at = trades.time[trade]
         found = _NOT_REGULAR if trades.symbol[trade] != symbol else _judge(state, symbol, last, trades.trade_id[trade], at)
         if found == _NOT_REGULAR:
@@ -127,7 +117,7 @@ def _trades_are_regular(state: State, trades: Trades, order: Int64s) -> bool:
     return True
 
 
-@compiled
+@compiled_scan
 def _judge(state: State, symbol: int, last: int, number: int, at: int) -> int:
     # What an id is when the newest run has come to `last`.
     row = state.symbols[symbol]
@@ -141,7 +131,7 @@ def _judge(state: State, symbol: int, last: int, number: int, at: int) -> int:
     return _REPEATED if row[FIRST] <= number <= last else _NOT_REGULAR
 
 
-@compiled
+@compiled_scan
 def _is_settled(state: State, row: Int64s, watermark: int, at: int) -> bool:
     # Whether each closed candle that a late trade belongs to has, or would be born with, known completeness.
     for level in range(LEVELS):
@@ -151,7 +141,7 @@ def _is_settled(state: State, row: Int64s, watermark: int, at: int) -> bool:
     return True
 
 
-@compiled
+@compiled_scan
 def _admit(state: State, symbol: int, newest: int, number: int, at: int) -> bool:
     # Enters an id that is known to be regular; whether it is new.
     row = state.symbols[symbol]
@@ -159,16 +149,16 @@ def _admit(state: State, symbol: int, newest: int, number: int, at: int) -> bool
         if is_seen(state.seen, symbol, number, newest - state.rules[DEDUP_HORIZON]):
             return False
         remember(state.seen, state.progress, symbol, number, at)
+        row[NEWEST] = max(row[NEWEST], at)
     else:
         if number <= row[LAST]:
             return False
         row[LAST], row[LAST_TIME] = number, at
         row[RUN_MIN], row[RUN_MAX] = min(row[RUN_MIN], at), max(row[RUN_MAX], at)
-    row[NEWEST] = max(row[NEWEST], at)
     return True
 
 
-@compiled
+@compiled_scan
 def _walk_marker(state: State, records: Records, marker: Int64s) -> int:
     # Symbol by symbol; stops before the one at AT_SYMBOL.
     from_us, to_us = marker[1], marker[2]
