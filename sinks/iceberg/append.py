@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from market.output import TableOutput
+from market.schema import Kind
 from sinks.iceberg.errors import translate
 from sinks.iceberg.fence import Change
 from sinks.iceberg.frontier import Frontier
@@ -20,10 +21,11 @@ from sinks.iceberg.parquet import TARGET_FILE_BYTES, DataWriter, FileNote, read_
 from sinks.iceberg.state import Pending
 from sinks.iceberg.workers import Lane, Workers
 
-GROUP_ROWS: Final = 32_768  # of a row group; smaller costs 10 % more per row, larger leaves more to do at the barrier
+GROUP_ROWS: Final = 32_768  # of a row group; larger leaves more to do at the barrier
+IDLE_GROUP_ROWS: Final = 8_192  # enough while the writers are idle; costs 10 % more per row
 GROUP_BYTES: Final = 16 << 20
+ROW_BYTES: Final = 180  # of a row without its payload, about
 MAX_OPEN_FILES: Final = 32  # per lane: an epoch over many days of old data closes the oldest ones early
-MAX_WAITING_BYTES: Final = 24 << 20  # about two row groups of bronze: more would only be left for the barrier
 
 
 @dataclass(slots=True)
@@ -54,18 +56,16 @@ class AppendSide:
         self._table = table
         self._layout = layout
         self._workers = workers
+        self._payloads = [c.name for c in layout.table.columns if c.kind is Kind.BYTES]
         self._footers: dict[str, Any] = {}  # of closed files that are not committed yet
         self._lock = threading.Lock()
-        self._room = threading.Condition(threading.Lock())
-        self._waiting = 0  # bytes handed to lanes and not written yet
         self._parts: dict[tuple[str, str], _Rows] = {}
         self._flushes: list[Future[list[FileNote]]] = []
         self._error: BaseException | None = None
 
     def add(self, output: TableOutput, rows: pa.RecordBatch) -> None:
-        """Take rows; waits only while the background is `MAX_WAITING_BYTES` behind. Raises what a writer thread met."""
+        """Take rows; waits only while the background is far behind. Raises what a writer thread met."""
         key = (output.exchange, output.topic)
-        full: list[pa.RecordBatch] = []
         with self._lock:
             part = self._parts.get(key)
             if part is None:
@@ -73,12 +73,13 @@ class AppendSide:
                 part = self._parts[key] = _Rows(Lane(self._workers), exchange, output.topic)
             part.batches.append(rows)
             part.rows += len(rows)
-            part.size += rows.nbytes
-            if part.rows >= GROUP_ROWS or part.size >= GROUP_BYTES:
-                full, size = self._take(part)
-                self._submit_group(part, full, size)
+            part.size += self._size(rows)
+            enough = IDLE_GROUP_ROWS if self._workers.is_idle() else GROUP_ROWS
+            full = part.rows >= enough or part.size >= GROUP_BYTES
+            if full:
+                self._submit_group(part)
         if full:
-            self._wait_for_room()
+            self._workers.wait_for_room()
         self._raise()
 
     def begin_flush(self) -> None:
@@ -86,8 +87,7 @@ class AppendSide:
         with self._lock:
             for part in self._parts.values():
                 if part.batches:
-                    group, size = self._take(part)
-                    self._submit_group(part, group, size)
+                    self._submit_group(part)
             if self._parts:
                 self._flushes += [part.lane.submit(partial(self._close_files, part)) for part in self._parts.values()]
                 self._parts = {}
@@ -158,21 +158,15 @@ class AppendSide:
         self._footers[kept.path] = writer.footer
         return kept
 
-    @staticmethod
-    def _take(part: _Rows) -> tuple[list[pa.RecordBatch], int]:
+    def _size(self, rows: pa.RecordBatch) -> int:
+        # Asking Arrow for all columns costs as much as everything else here; payloads are what differs.
+        return len(rows) * ROW_BYTES + sum(rows.column(name).nbytes for name in self._payloads)
+
+    def _submit_group(self, part: _Rows) -> None:
         group, size = part.batches, part.size
         part.batches, part.rows, part.size = [], 0, 0
-        return group, size
-
-    def _submit_group(self, part: _Rows, group: list[pa.RecordBatch], size: int) -> None:
-        with self._room:
-            self._waiting += size
+        self._workers.takes(size)
         part.lane.submit(partial(self._write_group, part, group, size))
-
-    def _wait_for_room(self) -> None:
-        with self._room:
-            while self._waiting > MAX_WAITING_BYTES and self._error is None:
-                self._room.wait(1.0)
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -187,9 +181,7 @@ class AppendSide:
         except Exception as error:  # surfaces at the next call of the engine's thread
             self._error = translate(error, f"write a data file of {self._layout.table.cold_name}")
         finally:
-            with self._room:
-                self._waiting -= size
-                self._room.notify_all()
+            self._workers.wrote(size)
 
     def _write(self, part: _Rows, ordinal: int, rows: pa.RecordBatch) -> None:
         writer = part.open.pop(ordinal, None)

@@ -121,7 +121,7 @@ class Committer:
     def hurry(self) -> None:
         """Commit what waits at once rather than at its time."""
         with self._changed:
-            self._hurried = True
+            self._hurried = not self._is_idle()
             self._retry_at = 0.0
             self._changed.notify_all()
 
@@ -139,7 +139,6 @@ class Committer:
             if not self._is_idle():
                 why = f": {self._trouble}" if self._trouble is not None else ""
                 raise SinkUnavailable(f"{self._name} could not be committed within {timeout_s:g} s{why}")
-            self._hurried = False
 
     def stop(self, wait_s: float) -> None:
         """End the thread; what waits stays uncommitted. Never raises."""
@@ -207,6 +206,7 @@ class Committer:
         with self._changed:
             self._committed = dict(batch.frontier)
             self._landing, self._trouble, self._attempts, self._last = None, None, 0, started
+            self._hurried = self._hurried and self._waiting is not None
             self._changed.notify_all()
         log.debug("cold_committed", table=self._name, rows=batch.rows, files=len(batch.files), seconds=round(self._now() - started, 3))
         return True

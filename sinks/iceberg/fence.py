@@ -119,6 +119,7 @@ class FencedTable:
             if self._landed(key):
                 return committed_frontier(self.table.metadata, self.name)
             frontier = committed_frontier(self.table.metadata, self.name)
+            self.stale = True
             self.epoch = int(newest_value(self.table.metadata, EPOCH_KEY) or 0) + 1
             if self._attempt(Change(), frontier, key, f"claim {self.name}"):
                 return frontier
@@ -143,6 +144,7 @@ class FencedTable:
                 if self._landed(key):
                     return
             self._check_owner()
+            self.stale = True  # whatever fails from here on, look at the head again
             if self._attempt(plan(self.table), frontier, key, f"commit {self.name}"):
                 return
             time.sleep(CONFLICT_PAUSE_S)
@@ -150,7 +152,6 @@ class FencedTable:
 
     def _attempt(self, change: Change, frontier: Frontier, key: str, doing: str) -> bool:
         # True: landed. False: another commit was first. Raises when the outcome is unknown or nothing could be tried.
-        self.stale = True
         summary = {EPOCH_KEY: str(self.epoch), FRONTIER_KEY: json.dumps(to_json(frontier)), COMMIT_KEY: key}
         try:
             with FencedTransaction(self.table) as transaction:

@@ -84,10 +84,10 @@ class GoldSide:
         del output
         if rows.schema.names[-1] != CHANGE:
             raise ValueError(f"{self._layout.table.name} takes {gold_output_schema().names}")
-        kept = rows.filter(pc.or_(rows.column("is_closed"), pc.not_equal(rows.column(CHANGE), _ROW)))
-        if len(kept):
+        wanted = pc.or_(rows.column("is_closed"), pc.not_equal(rows.column(CHANGE), _ROW))
+        if wanted.true_count:
             with self._lock:
-                self._changes.append(kept)
+                self._changes.append(rows.filter(wanted))
 
     def begin_flush(self) -> None:
         """Do nothing: there are no files to close."""

@@ -21,7 +21,7 @@ from sinks.iceberg.catalog import open_catalog
 from sinks.iceberg.committer import Committer
 from sinks.iceberg.errors import translate
 from sinks.iceberg.fence import Change, FencedTable
-from sinks.iceberg.frontier import Frontier, Position, TopicPartition
+from sinks.iceberg.frontier import Frontier, Position, TopicPartition, committed_frontier
 from sinks.iceberg.gold import GoldSide
 from sinks.iceberg.layout import Layout, check_layout, identifier_of
 from sinks.iceberg.parquet import FileNote
@@ -108,9 +108,12 @@ class ColdTable:
             self._side = GoldSide(self._layout)
         else:
             self._side = AppendSide(table, self._layout, self._workers)
+        saved = None if resume_state is None else SavedState.decode(resume_state)
+        if saved is not None:  # before the claim: a state that does not fit must not stop a flow that does
+            self._check_saved(saved, committed_frontier(table.metadata, self._name))
         committed = self._claim()
         self._taken = dict(committed)
-        pending = None if resume_state is None else self._resume(SavedState.decode(resume_state), committed)
+        pending = None if saved is None else self._resume(saved, committed)
         if pending is not None:
             self._taken = dict(pending.frontier)
         for (topic, partition), position in (positions or {}).items():
@@ -131,10 +134,7 @@ class ColdTable:
                 )
             return
         if known.generation != generation:
-            raise Refused(
-                f"{self._name} holds rows of another topic of the name {topic} (generation {known.generation}, now {generation}): it was deleted and "
-                "created again. Point K2_TOPICS_URL at the old log, or use a new K2_HOME for the new one; `k2 recover` does not help here"
-            )
+            raise Refused(self._of_another_topic(topic, known.generation, generation))
         if offset > known.offset:
             raise Refused(
                 f"{self._name} has {topic} partition {partition} up to offset {known.offset}, and the flow would resume at {offset}: the table was set "
@@ -155,7 +155,7 @@ class ColdTable:
         rows = output.rows
         if known is not None:
             if known.generation != output.generation:
-                self.check_resume(output.topic, output.partition, output.generation, output.first_offset)
+                raise Refused(self._of_another_topic(output.topic, known.generation, output.generation))
             if output.next_offset <= known.offset:
                 return
             if output.first_offset < known.offset and len(rows):
@@ -223,6 +223,12 @@ class ColdTable:
     def _uuid(self) -> str:
         return str(self._fenced.table.metadata.table_uuid)
 
+    def _of_another_topic(self, topic: str, stored: str, now: str) -> str:
+        return (
+            f"{self._name} holds rows of another topic of the name {topic} (generation {stored}, now {now}): it was deleted and created "
+            "again. Point K2_TOPICS_URL at the old log, or use a new K2_HOME for the new one; `k2 recover` does not help here"
+        )
+
     def _load(self, catalog: Catalog) -> Any:
         try:
             table = catalog.load_table(identifier_of(self._market_table))
@@ -240,19 +246,22 @@ class ColdTable:
                 time.sleep(CLAIM_PAUSE_S * 2**attempt)
         return self._fenced.claim()
 
-    def _resume(self, saved: SavedState, committed: Frontier) -> Pending | None:
+    def _check_saved(self, saved: SavedState, committed: Frontier) -> None:
         way_out = "Run `k2 recover`: it reads the raw topics from their start and stores what is missing"
         if saved.table != self._name or saved.uuid != self._uuid:
             raise Refused(f"the saved state is of {saved.table} ({saved.uuid}), not of this {self._name} ({self._uuid}). {way_out}")
         for (topic, partition), base in saved.base.items():
             stored = committed.get((topic, partition))
             if stored is not None and stored.generation != base.generation:
-                self.check_resume(topic, partition, base.generation, base.offset)
+                raise Refused(self._of_another_topic(topic, stored.generation, base.generation))
             if stored is None or stored.offset < base.offset:
                 raise Refused(
                     f"{self._name} has {topic} partition {partition} up to offset {0 if stored is None else stored.offset}, and had it up to "
                     f"{base.offset} when the flow's state was saved: the table was set back. {way_out}"
                 )
+
+    def _resume(self, saved: SavedState, committed: Frontier) -> Pending | None:
+        self._check_saved(saved, committed)
         pending: Pending | None = None
         for epoch in saved.pending:
             missing = self._side.recover(self._fenced.table, epoch, committed)

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 _T = TypeVar("_T")
 WRITER_THREADS: Final = 2
 COMMITS_AT_ONCE: Final = 2
+MAX_WAITING_BYTES: Final = 16 << 20  # of all tables: more would only be left for the barrier
 
 
 class Flushes(Protocol):
@@ -33,6 +34,8 @@ class Workers:
     def __init__(self, threads: int = WRITER_THREADS) -> None:
         self.gate = threading.Semaphore(COMMITS_AT_ONCE)
         self._tables: list[Flushes] = []
+        self._waiting = 0  # bytes handed over and not written yet
+        self._room = threading.Condition()
         self._ready: deque[Lane] = deque()
         self._wake = threading.Condition()
         self._threads = threads
@@ -72,6 +75,27 @@ class Workers:
     def _snapshot(self) -> list[Flushes]:
         with self._wake:
             return list(self._tables)
+
+    def is_idle(self) -> bool:
+        """Return whether nothing waits to be written: then a smaller piece of work costs nobody anything."""
+        return self._waiting == 0
+
+    def takes(self, size: int) -> None:
+        """Count bytes that are handed over."""
+        with self._room:
+            self._waiting += size
+
+    def wrote(self, size: int) -> None:
+        """Count bytes that are written."""
+        with self._room:
+            self._waiting -= size
+            self._room.notify_all()
+
+    def wait_for_room(self) -> None:
+        """Return once less than `MAX_WAITING_BYTES` wait."""
+        with self._room:
+            while self._waiting >= MAX_WAITING_BYTES:
+                self._room.wait(1.0)
 
     def schedule(self, lane: Lane) -> None:
         """Queue a lane that has work."""
