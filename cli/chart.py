@@ -20,7 +20,7 @@ _RISING: Final = {
 }  # fmt: skip
 _FALLING: Final = {**_RISING, (2, 2): "█", (0, 2): "▄", (2, 0): "▀", (1, 2): "▄", (2, 1): "▀"}
 _LABEL_EVERY: Final = 4
-_STEP: Final = 2  # columns a candle
+_STEPS: Final = (2, 5)  # columns a candle, least and most
 _TIME: Final = "%H:%M"
 
 
@@ -56,7 +56,8 @@ def draw_candles(title: str, bars: Sequence[Bar], *, width: int = 100, height: i
     highest, lowest = max(b.high for b in bars), min(b.low for b in bars)
     digits = _digits(highest - lowest or highest)
     gutter = len(_price(highest, digits)) + 3
-    shown = list(bars)[-max(1, (width - gutter) // _STEP) :]
+    shown = list(bars)[-max(1, (width - gutter) // _STEPS[0]) :]
+    step = max(_STEPS[0], min(_STEPS[1], (width - gutter) // len(shown)))
     highest, lowest = max(b.high for b in shown), min(b.low for b in shown)
     span = highest - lowest
     columns = [_halves(bar, highest, span, 2 * height) for bar in shown]
@@ -66,13 +67,13 @@ def draw_candles(title: str, bars: Sequence[Bar], *, width: int = 100, height: i
         text.append(f"{_price(price, digits) if labelled else '':>{gutter - 3}} {'┤' if labelled else '│'} ")
         for bar, halves in zip(shown, columns, strict=True):
             glyphs = _RISING if bar.close >= bar.open else _FALLING
-            text.append(glyphs[halves[2 * line], halves[2 * line + 1]].ljust(_STEP), bar.style)
+            text.append(glyphs[halves[2 * line], halves[2 * line + 1]].ljust(step), bar.style)
         text.append("\n")
-    text.append(f"{'':>{gutter - 2}}└{'─' * (_STEP * len(shown) + 1)}\n")
+    text.append(f"{'':>{gutter - 2}}└{'─' * (step * len(shown) + 1)}\n")
     if not all(bar.complete for bar in shown):
-        marks = "".join((" " if bar.complete else "?").ljust(_STEP) for bar in shown).rstrip()
+        marks = "".join((" " if bar.complete else "?").ljust(step) for bar in shown).rstrip()
         text.append(f"{'':>{gutter}}{marks}\n", "yellow")
-    return text.append(f"{'':>{gutter}}{_times(shown)}\n")
+    return text.append(f"{'':>{gutter}}{_times(shown, step)}\n")
 
 
 def _halves(bar: Bar, highest: Decimal, span: Decimal, count: int) -> list[int]:
@@ -96,10 +97,10 @@ def _price(price: Decimal, digits: int) -> str:
     return f"{price:,.{digits}f}"
 
 
-def _times(bars: Sequence[Bar]) -> str:
+def _times(bars: Sequence[Bar], step: int) -> str:
     label = len(utc(0).strftime(_TIME))
-    every = (label + 2) // _STEP + 1
+    every = (label + 2) // step + 1
     line = ""
     for index in range(0, len(bars), every):
-        line = line.ljust(_STEP * index) + utc(bars[index].start_us).strftime(_TIME)
+        line = line.ljust(step * index) + utc(bars[index].start_us).strftime(_TIME)
     return line
