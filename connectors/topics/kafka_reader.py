@@ -29,7 +29,8 @@ from connectors.topics.kafka_settings import KafkaSettings
 from market.errors import PipelineError, PositionLost, Refused, SourceDisconnected
 
 _CONSUME: Final = 10_000  # messages taken from the client at once
-_QUEUED_KBYTES: Final = 65_536  # what the client holds for all partitions
+_QUEUED_KBYTES: Final = 32_768  # what the client holds for all partitions, payloads only: each message costs it some 400 bytes more
+_QUEUED_MESSAGES: Final = 25_000  # and below which it fetches more of one
 _FULL_ROWS: Final = 50_000  # a partition that holds so much is paused
 _FULL_BYTES: Final = 16 << 20
 _MAX_READ_BYTES: Final = 64 << 20
@@ -161,6 +162,7 @@ class Reader:
                 "fetch.queue.backoff.ms": 10,  # with the default of a second, a partition that ran full waits for it
                 "fetch.wait.max.ms": 50,  # a request that waits for idle partitions holds up the busy ones
                 "queued.max.messages.kbytes": _QUEUED_KBYTES,
+                "queued.min.messages": _QUEUED_MESSAGES,
                 "error_cb": self._trouble.report,
             }
             self._consumer = connect(Consumer, config)
