@@ -10,7 +10,6 @@ from typing import Final
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from market.shard import Shard
 
 from connectors.topics.base import TopicLog
 from dataflows.stages import VenueSetup
@@ -20,6 +19,7 @@ from market.gold import keys_of_deltas, merge_changes
 from market.output import TableOutput
 from market.record import RawBatch, topic_name
 from market.schema import DEAD_LETTERS, FEED_EVENTS, OHLCV, SILVER_TRADES, TRADE_GAPS, Table, bronze_table, gold_output_schema
+from market.shard import Shard
 
 _READ_RECORDS: Final = 20_000
 _PATIENCE_SECONDS: Final = 30.0

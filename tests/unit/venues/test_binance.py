@@ -68,6 +68,7 @@ def test_the_stream_of_the_instrument_chooses_between_trades_and_aggregates() ->
     "frame",
     [
         b'{"result":null,"id":1}',
+        b'{"result":["subscriptions"],"id":1}',
         b'{"result":["btcusdt@trade"],"id":"abc"}',
         b'{"code":2,"msg":"Invalid request","id":null}',
         b'{"error":{"code":2,"msg":"Invalid request"},"id":1}',

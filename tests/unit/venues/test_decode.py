@@ -8,9 +8,10 @@ from decimal import Decimal
 import pytest
 
 from connectors.venues.registry import VENUES, build_instruments
+from market.instrument import Instruments
 from market.rules import MAX_AHEAD_US, MIN_TIME_US
 from tests import frames as f
-from tests.decoding import assert_accounted, rejects, rows
+from tests.decoding import assert_accounted, decode_slowly, rejects, rows
 
 BINANCE = build_instruments("binance", ["BTC/USDT", "ETH/USDT"])
 KRAKEN = build_instruments("kraken", ["BTC/USD", "ETH/USD"])
@@ -38,11 +39,12 @@ def test_empty_batches_decode() -> None:
     assert (len(decoded.trades), decoded.rejected, decoded.control_frames) == (0, [], 0)
 
 
-def test_records_of_our_own_are_no_frames() -> None:
-    batch = f.raw_batch("binance", [b"{marker}", btc(), b"{}"], "BTC-USDT", kinds=["marker", None, "unfillable"])
-    decoded = VENUES["binance"].decode(batch, BINANCE)
-    assert decoded.trades.row.tolist() == [1]
-    assert (decoded.rejected, decoded.control_frames) == ([], 0)
+@pytest.mark.parametrize(("exchange", "instruments"), [("binance", BINANCE), ("kraken", KRAKEN), ("coinbase", COINBASE)])
+def test_records_of_our_own_are_no_frames(exchange: str, instruments: Instruments) -> None:
+    batch = f.raw_batch(exchange, [b"{marker}", b"{}", b"{}", btc()], "BTC-USDT", kinds=["marker", None, "unfillable", "event"])
+    decoded = VENUES[exchange].decode(batch, instruments)
+    assert (len(decoded.trades), decoded.control_frames) == (0, 0)
+    assert rejects(decoded) == [(1, "unknown_frame")]
 
 
 @pytest.mark.parametrize("cut", [slice(0, 10), slice(3, 7), slice(9, 10)])
@@ -166,8 +168,33 @@ def test_a_product_of_ten_to_the_fifteenth_is_out_of_range(price: str, quantity:
     ("exchange", "instruments", "mark"),
     [("binance", BINANCE, b'"trade"'), ("kraken", KRAKEN, b'"trade"'), ("coinbase", COINBASE, b'"market_trades"')],
 )
-def test_broken_frames_hold_nothing_for_files(exchange: str, instruments: object, mark: bytes) -> None:
+def test_broken_frames_hold_nothing_for_files(exchange: str, instruments: Instruments, mark: bytes) -> None:
     for frame in (b"", b"{", mark, b'{"channel":' + mark + b"}", b"[" * 5000 + mark, b'{"e":' + mark + b',"s":["x"]}'):
-        assert VENUES[exchange].symbols_in(frame, instruments) == []  # type: ignore[arg-type]
+        assert VENUES[exchange].symbols_in(frame, instruments) == []
         assert VENUES[exchange].event_times(frame) == []
-        assert VENUES[exchange].confirmed_by(frame + b'"subscri', instruments) == []  # type: ignore[arg-type]
+        assert VENUES[exchange].confirmed_by(frame + b'"subscri', instruments) == []
+
+
+PAIR = [f.T("BTC/USD", 1, "63501.9", "0.5", f.NOW_US - 17), f.T("BTC/USD", 2, "63501.9", "1", is_buy=False)]
+DASHED = [f.T("BTC-USD", t.id, t.price, t.quantity, t.time_us, t.is_buy) for t in PAIR]
+
+
+@pytest.mark.parametrize(
+    ("exchange", "frame", "key"),
+    [
+        ("binance", f.binance_frame("BTCUSDT", 7, "5.25", "6"), "BTC-USDT"),
+        ("binance", f.binance_frame("BTCUSDT", 7, "5.25", "6", combined=True), "BTC-USDT"),
+        ("kraken", f.kraken_frame(PAIR), "BTC-USD"),
+        ("coinbase", f.coinbase_frame(DASHED), "BTC-USD"),
+    ],
+)
+def test_no_cut_or_missing_byte_is_misread(exchange: str, frame: bytes, key: str) -> None:
+    instruments = {"binance": BINANCE, "kraken": KRAKEN, "coinbase": COINBASE}[exchange]
+    damaged = [frame[:k] for k in range(len(frame))] + [frame[:k] + frame[k + 1 :] for k in range(len(frame))]
+    damaged += [frame[:k] + bytes([other]) + frame[k + 1 :] for k in range(len(frame)) for other in b'"}],:0.a\\ \xff']
+    batch = f.raw_batch(exchange, damaged, key)
+    decoded, slow = VENUES[exchange].decode(batch, instruments), decode_slowly(VENUES[exchange], batch, instruments)
+    assert_accounted(decoded, len(damaged))
+    assert (rows(decoded.trades), decoded.rejected, decoded.control_frames) == (rows(slow.trades), slow.rejected, slow.control_frames)
+    # No prefix of a frame is a frame.
+    assert [r.row for r in decoded.rejected if r.row < len(frame)] == list(range(len(frame)))
