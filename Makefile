@@ -13,6 +13,7 @@ $(STAMP): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --require-hashes -r constraints.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	@echo "compiling the core (once)"; $(BIN)/python -m dataflows.precompile
 	@touch $@
 
 demo: setup

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from market.shard import Shard
-
 from connectors.venues.base import Venue
 from dataflows.engine import Control, StageLogic
 from market.instrument import Instruments
 from market.output import TableOutput
 from market.record import RawBatch
 from market.rules import Rules
+from market.shard import Shard
 from market.trade import Decoded
 
 
