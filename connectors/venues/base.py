@@ -47,7 +47,7 @@ class Venue(ABC):
     native_side_is_maker: ClassVar[bool] = False
     streams: ClassVar[tuple[str, ...]] = ("trade",)
     separator: ClassVar[str]  # between base and quote on the wire
-    quotes: ClassVar[tuple[str, ...]]  # quote assets, to split spellings without a separator
+    quotes: ClassVar[str]  # quote assets by which spellings without a separator are split
     vendor_field: ClassVar[str | None] = None  # kept beside each trade
     vendor_words: ClassVar[tuple[str, ...]] = ()  # what it mostly says; the scanner writes their numbers, from 1
     trade_marks: ClassVar[tuple[bytes, ...]]  # a frame without any of these holds no trades
@@ -95,7 +95,7 @@ class Venue(ABC):
 
     def canonical(self, spelling: str) -> str | None:
         """Return the canonical symbol of any spelling, or None if it cannot be split into base and quote."""
-        pair = split(spelling, self.quotes)
+        pair = split(spelling, self.quotes.split())
         return None if pair is None else f"{pair[0]}/{pair[1]}"
 
     def decode(self, batch: RawBatch, instruments: Instruments) -> Decoded:

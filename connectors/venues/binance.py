@@ -154,47 +154,8 @@ class Binance(Venue):
     exchange = "binance"
     separator = ""
     quotes = (
-        *(
-            "USDT",
-            "USDC",
-            "FDUSD",
-            "TUSD",
-            "BUSD",
-            "USDP",
-            "USD1",
-            "USDE",
-            "RLUSD",
-            "BFUSD",
-            "XUSD",
-            "DAI",
-            "EURI",
-            "AEUR",
-            "IDRT",
-            "BIDR",
-            "BKRW",
-        ),
-        *(
-            "BTC",
-            "ETH",
-            "BNB",
-            "XRP",
-            "TRX",
-            "DOGE",
-            "SOL",
-            "DOT",
-            "VAI",
-            "PAX",
-            "EUR",
-            "GBP",
-            "TRY",
-            "BRL",
-            "AUD",
-            "JPY",
-            "ARS",
-            "COP",
-            "CZK",
-        ),
-        *("IDR", "MXN", "NGN", "PLN", "RON", "RUB", "UAH", "ZAR"),
+        "USDT USDC FDUSD TUSD BUSD USDP USD1 USDE RLUSD BFUSD XUSD DAI EURI AEUR IDRT BIDR BKRW BTC ETH BNB XRP TRX DOGE SOL DOT VAI PAX "
+        "EUR GBP TRY BRL AUD JPY ARS COP CZK IDR MXN NGN PLN RON RUB UAH ZAR"
     )
     streams = ("trade", "aggTrade")
     trade_marks = (b'"trade"', b'"aggTrade"')

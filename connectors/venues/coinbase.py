@@ -150,7 +150,7 @@ class Coinbase(Venue):
     exchange = "coinbase"
     native_side_is_maker = True
     separator = "-"
-    quotes = ("USD", "USDC", "USDT", "EUR", "GBP", "DAI", "BTC", "ETH", "INR", "SGD")
+    quotes = "USD USDC USDT EUR GBP DAI BTC ETH INR SGD"
     trade_marks = (b'"market_trades"',)
     other_channels = texts(
         f'{{"channel":"{name}"'.encode() for name in ("l2_data", "ticker", "ticker_batch", "candles", "heartbeats", "status")

@@ -138,27 +138,7 @@ class Kraken(Venue):
 
     exchange = "kraken"
     separator = "/"
-    quotes = (
-        "USD",
-        "EUR",
-        "GBP",
-        "CAD",
-        "JPY",
-        "AUD",
-        "CHF",
-        "AED",
-        "USDT",
-        "USDC",
-        "DAI",
-        "PYUSD",
-        "RLUSD",
-        "USDG",
-        "XBT",
-        "BTC",
-        "ETH",
-        "SOL",
-        "DOT",
-    )
+    quotes = "USD EUR GBP CAD JPY AUD CHF AED USDT USDC DAI PYUSD RLUSD USDG XBT BTC ETH SOL DOT"
     vendor_field = "ord_type"
     vendor_words = ("limit", "market")
     trade_marks = (b'"trade"',)
@@ -177,7 +157,7 @@ class Kraken(Venue):
 
     def canonical(self, spelling: str) -> str | None:
         """Return `BTC/USD` for `XBTUSD` or `XXBTZUSD`."""
-        pair = _split_pair_key(spelling) or split(spelling, self.quotes)
+        pair = _split_pair_key(spelling) or split(spelling, self.quotes.split())
         return None if pair is None else "/".join(_NEW_NAMES.get(name, name) for name in pair)
 
     def items(self, document: object) -> Items | None:

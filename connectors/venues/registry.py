@@ -65,7 +65,7 @@ def _instrument(found: Venue, entry: object, place: str) -> Instrument:
         raise ConfigError(f"{place}: symbol is missing")
     canonical = found.canonical(fields["symbol"])
     if canonical is None:
-        guess = nearest(fields["symbol"], found.quotes)
+        guess = nearest(fields["symbol"], found.quotes.split())
         hint = f"did you mean {guess}? " if guess is not None else ""
         raise ConfigError(f"{place}: {fields['symbol']!r} is not a symbol: {hint}write BASE/QUOTE, for example BTC/USDT")
     stream = fields.get("stream", found.streams[0])

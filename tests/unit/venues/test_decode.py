@@ -7,7 +7,9 @@ from decimal import Decimal
 
 import pytest
 
+from connectors.venues.binance import scan_frames
 from connectors.venues.registry import VENUES, build_instruments
+from connectors.venues.scan import mark_other_channels
 from market.instrument import Instruments
 from market.rules import MAX_AHEAD_US, MIN_TIME_US
 from tests import frames as f
@@ -198,3 +200,12 @@ def test_no_cut_or_missing_byte_is_misread(exchange: str, frame: bytes, key: str
     assert (rows(decoded.trades), decoded.rejected, decoded.control_frames) == (rows(slow.trades), slow.rejected, slow.control_frames)
     # No prefix of a frame is a frame.
     assert [r.row for r in decoded.rejected if r.row < len(frame)] == list(range(len(frame)))
+
+
+def test_scanners_are_compiled_once_whatever_the_batch() -> None:
+    # Every other memory layout would be compiled anew, for seconds, in the middle of a run.
+    batch = f.raw_batch("binance", [btc(), b"{}"], "BTC-USDT")
+    kinds = f.raw_batch("binance", [btc(), b"{}"], "BTC-USDT", kinds=["marker", None])
+    for one in (f.raw_batch("binance", [], ""), batch, kinds, pickle.loads(pickle.dumps(batch)), f.raw_batch("binance", [b""], "")):
+        VENUES["binance"].decode(one, BINANCE)
+        assert [len(scanner.signatures) for scanner in (scan_frames, mark_other_channels) if hasattr(scanner, "signatures")] in ([1, 1], [])
