@@ -3,7 +3,7 @@
     sqlite:////abs/catalog.db[?warehouse=file:///abs/dir]                  embedded; the warehouse is the folder beside the catalog
     rest+https://host[:port][/path][?warehouse=name&s3.endpoint=…]         an Iceberg REST catalog
 
-Options of the query are pyiceberg catalog properties. Secrets come from the environment only, by pyiceberg's own rule:
+Options of the query are pyiceberg catalog properties, and `request-timeout-s` of a REST catalog. Secrets come from the environment only, by pyiceberg's own rule:
 `PYICEBERG_CATALOG__K2__TOKEN`, `PYICEBERG_CATALOG__K2__S3__SECRET_ACCESS_KEY`, or the usual `AWS_*`.
 """
 
@@ -26,15 +26,21 @@ from sinks.iceberg.errors import translate
 CATALOG_NAME: Final = "k2"
 NAMESPACE: Final = "cold"
 SQLITE_TIMEOUT_S: Final = 30  # a commit waits this long for another process's lock on the catalog file
-REST_TIMEOUT_S: Final = (5.0, 30.0)  # to connect, between two bytes of the answer; pyiceberg itself waits for ever
+CONNECT_TIMEOUT_S: Final = 5.0
+REQUEST_TIMEOUT_S: Final = 30.0  # between two bytes of an answer; pyiceberg itself waits for ever
+TIMEOUT_OPTION: Final = "request-timeout-s"
 _FILE_IO: Final = "sinks.iceberg.durable.DurableFileIO"
 _SECRETS: Final = ("token", "credential", "secret", "password", "access-key-id")
 
 
 class _Bounded(HTTPAdapter):
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__()
+        self._timeout_s = timeout_s
+
     def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
         if kwargs.get("timeout") is None:
-            kwargs["timeout"] = REST_TIMEOUT_S
+            kwargs["timeout"] = (min(CONNECT_TIMEOUT_S, self._timeout_s), self._timeout_s)
         return super().send(request, *args, **kwargs)
 
 
@@ -44,7 +50,7 @@ class BoundedRestCatalog(RestCatalog):
     def _create_session(self) -> Session:
         session: Session = super()._create_session()
         for scheme in ("http://", "https://"):
-            session.mount(scheme, _Bounded())
+            session.mount(scheme, _Bounded(float(self.properties.get(TIMEOUT_OPTION, REQUEST_TIMEOUT_S))))
         return session
 
 
@@ -85,6 +91,9 @@ def _open_rest(url: str) -> Catalog:
         raise ConfigError(f"cold store URL {url!r} names no host")
     if parts.username is not None or parts.password is not None:
         raise ConfigError("the cold store URL holds a user or password: put PYICEBERG_CATALOG__K2__CREDENTIAL into the environment")
+    timeout = _options(url).get(TIMEOUT_OPTION)
+    if timeout is not None and not (timeout.replace(".", "", 1).isdecimal() and float(timeout) > 0):
+        raise ConfigError(f"the cold store URL gives {TIMEOUT_OPTION}={timeout!r}: use seconds, like {REQUEST_TIMEOUT_S:g}")
     options = {
         "py-io-impl": _FILE_IO,
         "s3.connect-timeout": "5",

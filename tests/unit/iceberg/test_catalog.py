@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from market.errors import ConfigError, SinkUnavailable
-from sinks.iceberg import catalog as catalogs
 from sinks.iceberg.catalog import open_catalog
 
 
@@ -65,6 +64,11 @@ def test_user_and_password_in_the_url_are_refused_without_being_shown() -> None:
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_timeout_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ConfigError, match="request-timeout-s"):
+        open_catalog("rest+https://localhost:1?request-timeout-s=soon")
+
+
 def test_an_option_given_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="twice"):
         open_catalog("rest+https://localhost:1?warehouse=a&warehouse=b")
@@ -78,15 +82,14 @@ def test_a_catalog_that_nobody_serves_is_unavailable() -> None:
         open_catalog(f"rest+http://127.0.0.1:{port}")
 
 
-def test_requests_to_a_silent_catalog_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogs, "REST_TIMEOUT_S", (0.5, 0.5))
+def test_requests_to_a_silent_catalog_end() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         held: list[socket.socket] = []
         thread = threading.Thread(target=lambda: held.append(server.accept()[0]))
         thread.start()
         started = time.monotonic()
         with pytest.raises(SinkUnavailable, match="Timeout"):
-            open_catalog(f"rest+http://127.0.0.1:{server.getsockname()[1]}")
+            open_catalog(f"rest+http://127.0.0.1:{server.getsockname()[1]}?request-timeout-s=0.5")
         assert time.monotonic() - started < 20
         thread.join()
         for connection in held:
