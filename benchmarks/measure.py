@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
-from connectors.venues.registry import build_instruments, venue
 
 from benchmarks import limits
 from benchmarks.generate import Workload, batches, fill, write_instruments
 from benchmarks.report import Figure
 from connectors.topics.registry import open_topics
+from connectors.venues.registry import build_instruments, venue
 from dataflows.stages import ShardStage, VenueSetup, decode_with
 from market.output import TableOutput
 from market.record import RawBatch, topic_name

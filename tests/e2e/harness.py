@@ -12,13 +12,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
 from benchmarks.generate import Workload, fill, write_instruments
 from connectors.topics.registry import open_topics
-from market.interval import INTERVAL_NAMES
+from market.schema import OHLCV, SILVER_TRADES, Layer, Table
+from sinks.clickhouse import WarmReader
+from sinks.endpoint import Endpoint
+from sinks.iceberg import ColdReader, open_catalog
 
 K2 = [sys.executable, "-m", "cli.main"]
 RUN_SECONDS = 240
@@ -57,23 +61,31 @@ class Home:
         """Return the end of what the flow printed."""
         return (self.folder / "flow.log").read_text(errors="replace")[-4000:]
 
-    def run_file(self) -> dict[str, object]:
+    def run_file(self) -> dict[str, Any]:
         """Return the home's run.json."""
         return json.loads((self.folder / "run.json").read_text())
 
-    def rows(self, table: str, store: str, *arguments: str) -> pl.DataFrame:
-        """Export a table of one store."""
-        out = self.folder / f"export-{store}.arrow"
-        self.k2("export", table, "--store", store, "--format", "arrow", "-o", str(out), *arguments)
-        with pa.ipc.open_file(out) as stream:
-            table = stream.read_all()
-        frame = pl.from_arrow(table.select([f.name for f in table.schema if not pa.types.is_map(f.type)]))
+    def rows(self, table: Table, store: str) -> pl.DataFrame:
+        """Return all rows of a table of one store, sorted by its key; of candles the newest row of each closed one."""
+        if store == "warm":
+            warm = self.run_file()["warm"]
+            with WarmReader(Endpoint(warm["url"], warm["reader_user"], warm["reader_password"])) as reader:
+                found = reader.read_table(table, "is_closed" if table.layer is Layer.GOLD else "")
+        else:
+            found = ColdReader(open_catalog(f"sqlite:///{self.folder}/cold/catalog.db")).read(table)
+        frame = pl.from_arrow(found.select([f.name for f in table.arrow_schema(warm=True) if not pa.types.is_map(f.type)]))
         assert isinstance(frame, pl.DataFrame)
-        return frame
+        return frame.sort(table.key)
 
-    def gold(self, store: str, exchange: str) -> dict[str, pl.DataFrame]:
+    def gold(self, store: str) -> dict[str, pl.DataFrame]:
         """Return the closed candles of every interval."""
-        return {i: self.rows("candles", store, "--exchange", exchange, "--interval", i) for i in INTERVAL_NAMES}
+        return {name: self.rows(table, store) for name, table in OHLCV.items()}
+
+    def silver_count(self, store: str) -> int:
+        """Return the number of silver rows, after checking that no trade is there twice."""
+        silver = self.rows(SILVER_TRADES, store)
+        assert silver.select("exchange", "canonical_symbol", "trade_id").is_unique().all()
+        return silver.height
 
     def frontier_total(self) -> int:
         """Return the sum of all frontiers of both stores; 0 while nothing is committed."""
@@ -135,7 +147,7 @@ def run_with_kills(where: Home, seed: int, kills: int, *, pause: tuple[float, fl
 
 def _kill_warm(where: Home) -> bool:
     try:
-        pid = where.run_file()["pids"]["warm"]  # type: ignore[index]
+        pid = where.run_file()["pids"]["warm"]
         os.kill(pid, signal.SIGKILL)
     except (OSError, KeyError, TypeError, ValueError):
         return False

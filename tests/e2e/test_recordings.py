@@ -12,6 +12,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from market.interval import INTERVAL_NAMES
+from market.schema import OHLCV
 from tests.e2e.harness import Home, home
 
 DATA = Path(__file__).parents[1] / "data"
@@ -28,7 +29,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 def candles(where: Home, store: str, interval: str) -> pl.DataFrame:
-    return where.rows("candles", store, "--exchange", "binance", "--interval", interval)
+    return where.rows(OHLCV[interval], store)
 
 
 @pytest.mark.parametrize("store", ["warm", "cold"])

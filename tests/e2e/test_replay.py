@@ -14,6 +14,7 @@ from connectors.topics.base import APPEND_SCHEMA
 from connectors.topics.registry import open_topics
 from market.instrument import partition_of
 from market.record import topic_name
+from market.schema import OHLCV
 from tests.e2e.harness import Home, home
 from tests.e2e.test_kills import assert_same_gold
 
@@ -27,7 +28,7 @@ def test_replay_in_other_batches_gives_identical_gold(tmp_path: Path) -> None:
         small.fill(workload)
         large.k2("run", "--until-end")
         small.k2("run", "--until-end")
-        assert_same_gold(large, small, workload)
+        assert_same_gold(large, small)
 
 
 def append(where: Home, canonical: str, frames: list[tuple[str, int, str | None]]) -> None:
@@ -83,7 +84,7 @@ def test_trade_beyond_the_horizon_revises_exactly_its_candle_once_in_both_stores
         where.k2("run", "--until-end")  # nothing new: nothing changes
         where.audit()
         for store in ("warm", "cold"):
-            rows = where.rows("candles", store, "--exchange", "binance", "--interval", "1m")
+            rows = where.rows(OHLCV["1m"], store)
             assert rows.height == minutes, store
             revised = rows.filter(pl.col("revision") > 0)
             assert revised.height == 1, store
