@@ -140,6 +140,8 @@ class Store:
                 self.rows.setdefault(output.table, []).extend(output.rows.to_pylist())
 
     def _merge(self, output: TableOutput) -> None:
+        if len(output.rows) == 0:
+            return
         table = self.gold.setdefault(output.table, {})
         wanted = [tuple(key.values()) for key in keys_of_deltas(output.rows).to_pylist()]
         stored = pa.RecordBatch.from_pylist([table[key] for key in wanted if key in table], schema=OHLCV["1m"].arrow_schema())
@@ -201,16 +203,35 @@ def compare(store: Store, models: list[Symbol], records: Sequence[Record]) -> No
         assert micros(found[key]["updated_at"]) == records[row["source_offset"]].received_us
     silver = sorted((r["canonical_symbol"], int(r["trade_id"]), r["source_offset"]) for r in store.rows.get("silver_trades", []))
     assert silver == sorted((SYMBOLS[s], number, cause[1]) for s, model in enumerate(models) for number, cause in model.silver)
-    now = {}
-    for row in store.rows.get("trade_gaps", []):
-        now[row["canonical_symbol"], row["first_id"], row["last_id"]] = row
-    gaps = sorted((*key, micros(r["after_time"]), micros(r["before_time"])) for key, r in now.items() if r["state"] != "filled")
-    assert gaps == sorted((SYMBOLS[s], *gap) for s, model in enumerate(models) for gap in model.gaps())
+    gaps = [(SYMBOLS[s], *gap) for s, model in enumerate(models) for gap in model.gaps()]
+    assert sorted(holes_of_now(store)) == sorted(gaps)
+
+
+def holes_of_now(store: Store) -> list[tuple[str, int, int, int, int]]:
+    """Return the gaps of now by the ledger, parts of one hole put together again."""
+    now = {(row["canonical_symbol"], row["first_id"], row["last_id"]): row for row in store.rows.get("trade_gaps", [])}
+    holes: list[tuple[str, int, int, int, int]] = []
+    for (symbol, first, last), row in sorted(now.items()):
+        if row["state"] == "filled":
+            continue
+        times = micros(row["after_time"]), micros(row["before_time"])
+        if holes and holes[-1][0] == symbol and holes[-1][2] == first - 1:
+            assert holes[-1][3:] == times
+            holes[-1] = (symbol, holes[-1][1], last, *times)
+        else:
+            holes.append((symbol, first, last, *times))
+    return holes
 
 
 def random_log(dice: random.Random, *, records: int, spread: int = 20, trouble: float = 0.3, jumping: bool = False) -> list[Record]:
     """A log with reordering, duplicates, losses, refills, markers of two feeds, holes in coverage, several symbols."""
     return list(_random_records(dice, records, spread, trouble, jumping=jumping))
+
+
+def _unfillable(dice: random.Random, symbol: int, next_id: int, now: int) -> Record:
+    first = dice.randrange(max(0, next_id - 60), next_id + 5)
+    last = first + dice.randrange(8)
+    return other("unfillable", {"symbol": SYMBOLS[symbol], "first_id": first, "last_id": last, "reason": dice.choice("xy")}, now)
 
 
 def _random_records(dice: random.Random, records: int, spread: int, trouble: float, *, jumping: bool) -> Iterator[Record]:
@@ -257,6 +278,8 @@ def _random_records(dice: random.Random, records: int, spread: int, trouble: flo
             more = [x for x in held if x[0] == s][: dice.randrange(3)]
             held = [x for x in held if x not in more]
             yield frame(t, *(x for _, x in more), symbol=s, received_us=now)
+        elif roll > 0.97:
+            yield dice.choice([_unfillable(dice, s, next_id[s], now), other("event", {"kind": "connect"}, now), other("marker", b"{", now)])
         else:
             names = tuple(k for k in range(len(SYMBOLS)) if dice.random() < 0.8)
             to_us = now - dice.randrange(3 * SECOND)
