@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -11,7 +12,9 @@ import polars as pl
 
 from maintenance.fingerprint import HASH, HOUR
 
+OFFSET: Final = "offset"
 _EXAMPLES: Final = 5
+_BLOCK_OFFSETS: Final = 100_000
 
 
 class Difference(Enum):
@@ -55,43 +58,56 @@ def compare(expected: pl.DataFrame, actual: pl.DataFrame, key: Sequence[str], ig
         ignored: keys for which it holds are no difference when missing.
     """
     names = list(key)
+    differences: Counter[int] = Counter()
+    examples: list[tuple[Difference, dict[str, Any]]] = []
+    for part, other in _blocks(expected, actual, names):
+        # Sorting is cheap in time and memory and settles nearly every block; joins are neither.
+        if not part.sort(names).equals(other.sort(names)):
+            wrong = _differing(part, other, names, ignored)
+            differences.update(dict(wrong.group_by(HOUR).agg(pl.col("count").sum()).iter_rows()))
+            first = wrong.sort([HOUR, *names]).head(_EXAMPLES - len(examples)).to_dicts()
+            examples += [(Difference[row["kind"]], {name: row[name] for name in names}) for row in first]
+    return Comparison(_by_hour(expected), _by_hour(actual), dict(differences), examples)
+
+
+def _blocks(expected: pl.DataFrame, actual: pl.DataFrame, names: list[str]) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    # Rows of the same stretch of offsets, so that a join never sees more than one stretch.
+    if OFFSET not in names:
+        yield expected, actual
+        return
+    last = max(int(frame[OFFSET].max()) if frame.height else -1 for frame in (expected, actual))  # type: ignore[arg-type]
+    for start in range(0, last + 1, _BLOCK_OFFSETS):
+        inside = pl.col(OFFSET).is_between(start, start + _BLOCK_OFFSETS, closed="left")
+        yield expected.filter(inside), actual.filter(inside)
+
+
+def _differing(expected: pl.DataFrame, actual: pl.DataFrame, names: list[str], ignored: pl.Expr | None) -> pl.DataFrame:
+    """Return key, hour, kind and count of every key that differs."""
     grouped = actual.group_by(names).agg(
         pl.col(HOUR).first().alias("actual_hour"),
         pl.col(HASH).first().alias("actual_hash"),
         pl.col(HASH).n_unique().alias("kinds"),
-        pl.len().alias("copies"),
+        pl.len().cast(pl.Int64).alias("copies"),
     )
     both = expected.rename({HOUR: "expected_hour", HASH: "expected_hash"}).join(grouped, on=names, how="full", coalesce=True)
     missing = pl.col("actual_hash").is_null()
-    extra = pl.col("expected_hash").is_null()
-    changed = (pl.col("expected_hash") != pl.col("actual_hash")) | (pl.col("kinds") > 1)
     kind = (
         pl.when(missing & (ignored if ignored is not None else pl.lit(value=False)))
         .then(None)
         .when(missing)
         .then(pl.lit(Difference.MISSING.name))
-        .when(extra)
+        .when(pl.col("expected_hash").is_null())
         .then(pl.lit(Difference.EXTRA.name))
-        .when(changed)
+        .when((pl.col("expected_hash") != pl.col("actual_hash")) | (pl.col("kinds") > 1))
         .then(pl.lit(Difference.CHANGED.name))
         .when(pl.col("copies") > 1)
         .then(pl.lit(Difference.REPEATED.name))
     )
-    wrong = (
+    repeated = pl.col("kind").eq(Difference.REPEATED.name).cast(pl.Int64)
+    return (
         both.with_columns(kind=kind, hour=pl.coalesce("expected_hour", "actual_hour"))
         .filter(pl.col("kind").is_not_null())
-        .with_columns(
-            count=pl.max_horizontal(
-                pl.lit(1), pl.col("copies").fill_null(1).cast(pl.Int64) - pl.col("kind").eq(Difference.REPEATED.name).cast(pl.Int64)
-            )
-        )
-    )
-    first = wrong.sort(["hour", *names]).head(_EXAMPLES)
-    return Comparison(
-        _by_hour(expected),
-        _by_hour(actual),
-        dict(wrong.group_by("hour").agg(pl.col("count").sum()).iter_rows()),
-        [(Difference[row["kind"]], {name: row[name] for name in names}) for row in first.to_dicts()],
+        .with_columns(count=pl.col("copies").fill_null(1) - repeated)
     )
 
 

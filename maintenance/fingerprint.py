@@ -9,6 +9,7 @@ from typing import Final
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from market.schema import Kind, Layer, Table
 
@@ -62,9 +63,11 @@ def _comparable(kind: Kind, column: pa.Array | pa.ChunkedArray, wanted: pa.DataT
         array = pa.array([], array.type)
     if kind is Kind.MAP:
         # Entries as sorted texts: a store may keep them in another order.
-        joined = pa.compute.binary_join_element_wise(array.keys, array.items, _SEPARATORS[1])
-        lists = pa.ListArray.from_arrays(array.offsets, joined)
-        return pl.Series(pl.from_arrow(lists)).list.sort().list.join(_SEPARATORS[0])
+        joined = pc.binary_join_element_wise(array.keys, array.items, _SEPARATORS[1])
+        lists = pl.Series(pl.from_arrow(pa.ListArray.from_arrays(array.offsets, joined)))
+        if lists.list.len().gt(1).any():  # sorting is slow, and venues give one field or none
+            lists = lists.list.sort()
+        return lists.list.join(_SEPARATORS[0])
     return pl.Series(pl.from_arrow(array if array.type == wanted else array.cast(wanted)))
 
 
