@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.io.pyarrow import ArrowScan
 
 from market.schema import Table
 from sinks.iceberg.catalog import NAMESPACE
@@ -19,6 +20,7 @@ from sinks.iceberg.frontier import Position, TopicPartition, committed_frontier,
 from sinks.iceberg.layout import identifier_of
 
 ALL_ROWS: Final = AlwaysTrue()
+READ_AHEAD_BYTES: Final = 16 << 20  # of compressed files
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +119,12 @@ class ColdReader:
             return
         try:
             scan = found.scan(row_filter=row_filter, selected_fields=tuple(schema.names))
-            for batch in scan.to_arrow_batch_reader():
-                if len(batch):
-                    rows = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
-                    yield from rows.to_batches()
+            arrow = ArrowScan(found.metadata, found.io, scan.projection(), scan.row_filter, scan.case_sensitive)
+            for files in _grouped(scan.plan_files()):
+                for batch in arrow.to_record_batches(files):
+                    if len(batch):
+                        rows = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+                        yield from rows.to_batches()
         except Exception as error:
             raise translate(error, f"read {table.cold_name}") from error
 
@@ -137,6 +141,20 @@ class ColdReader:
             return self._catalog.load_table(identifier_of(table))
         except Exception as error:
             raise translate(error, f"read {table.cold_name}") from error
+
+
+def _grouped(files: Iterable[Any]) -> Iterator[list[Any]]:
+    # pyiceberg reads every file it is given at once, however slowly its batches are taken: it gets a few at a time.
+    group: list[Any] = []
+    size = 0
+    for file in files:
+        if group and size + file.file.file_size_in_bytes > READ_AHEAD_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(file)
+        size += file.file.file_size_in_bytes
+    if group:
+        yield group
 
 
 def _schema(table: Table, columns: Sequence[str] | None) -> pa.Schema:
