@@ -35,7 +35,7 @@ from connectors.venues.scan import (
     scan_object,
     spans_for,
     symbol_code,
-    text_end,
+    unwrapped,
 )
 from connectors.venues.text import Unusable, mantissa, shown, whole
 from market.jit import compiled_scan
@@ -56,8 +56,6 @@ _UNNAMED: Final = ({"u", "s", "b", "B", "a", "A"}, {"lastUpdateId", "bids", "ask
 
 _E, _EVENT_TIME, _S, _T, _A, _P, _Q, _TIME, _M, _X = range(10)
 _KEYS: Final = scan.names("e", "E", "s", "t", "a", "p", "q", "T", "m", "X")
-_WRAPPED: Final = scan.plain('{"stream":"')
-_DATA: Final = scan.plain('","data":')
 _END: Final = scan.plain("}")
 _TRADE: Final = scan.plain("trade")
 _AGG_TRADE: Final = scan.plain("aggTrade")
@@ -72,19 +70,10 @@ def _time_us(value: int) -> int:
 
 
 @compiled_scan
-def _unwrap(frames: Frames, start: int, end: int) -> int:
-    # Position of the event's own object.
-    at = literal(frames.data, start, end, _WRAPPED)
-    if at < 0:
-        return start
-    return literal(frames.data, text_end(frames.data, at, end), end, _DATA)
-
-
-@compiled_scan
 def _whose(frames: Frames, row: int, symbols: Symbols, spans: Spans) -> int:
     # Read one frame into `spans`; returns its status, `TRADES` if it is a trade of the record's own symbol.
     data, start, end = frames.data, int(frames.starts[row]), int(frames.starts[row + 1])
-    at = _unwrap(frames, start, end)
+    at = unwrapped(data, start, end)
     wrapped = at != start
     at = scan_object(data, at, end, _KEYS, spans)
     if wrapped:
@@ -160,11 +149,8 @@ class Binance(Venue):
     streams = ("trade", "aggTrade")
     trade_marks = (b'"trade"', b'"aggTrade"')
     other_channels = texts(
-        text.encode()
-        for text in (
-            *('{"e":"depthUpdate"', '{"e":"bookTicker"', '{"e":"kline"', '{"e":"24hr', '{"u":', '{"lastUpdateId":'),
-            *("@depth", "@bookTicker", "@kline_", "@ticker", "@miniTicker", "@avgPrice", "@markPrice", "@forceOrder"),
-        )
+        *(f'{{"e":"{name}","E":' for name in ("depthUpdate", "bookTicker", "kline", "24hrTicker", "24hrMiniTicker", "markPriceUpdate")),
+        *('{"u":', '{"lastUpdateId":', '[{"e":"24hrTicker","E":', '[{"e":"24hrMiniTicker","E":'),
     )
 
     def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:

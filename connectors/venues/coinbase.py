@@ -153,7 +153,8 @@ class Coinbase(Venue):
     quotes = "USD USDC USDT EUR GBP DAI BTC ETH INR SGD"
     trade_marks = (b'"market_trades"',)
     other_channels = texts(
-        f'{{"channel":"{name}"'.encode() for name in ("l2_data", "ticker", "ticker_batch", "candles", "heartbeats", "status")
+        *(f'{{"channel":"{name}","timestamp":' for name in ("l2_data", "ticker", "ticker_batch", "candles", "heartbeats", "status")),
+        *(f'{{"channel":"{name}","client_id":' for name in ("l2_data", "ticker", "ticker_batch")),
     )
 
     def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -92,19 +91,19 @@ def received_us(records: pa.RecordBatch) -> Int64s:
     return times
 
 
-def texts(words: Iterable[bytes]) -> Texts:
+def texts(*words: str) -> Texts:
     """Return texts end to end."""
-    known = list(words)
+    known = [word.encode() for word in words]
     starts = np.cumsum([0, *(len(w) for w in known)]).astype(np.int32)
     return Texts(_read_only(np.frombuffer(b"".join(known) + b"\0", np.uint8)), starts)
 
 
 def symbols_of(instruments: Instruments) -> Symbols:
     """Return the symbol table of the scanners."""
+    table = texts(*(i.venue_symbol for i in instruments.listed))
     names = [i.venue_symbol.encode() for i in instruments.listed]
     order = sorted(range(len(names)), key=lambda code: (len(names[code]), names[code]))
     aggregate = [i.stream == "aggTrade" for i in instruments.listed]
-    table = texts(names)
     return Symbols(table.data, table.starts, np.array(order, np.int32), np.array(aggregate, np.bool_))
 
 

@@ -142,7 +142,10 @@ class Kraken(Venue):
     vendor_field = "ord_type"
     vendor_words = ("limit", "market")
     trade_marks = (b'"trade"',)
-    other_channels = texts(f'{{"channel":"{name}"'.encode() for name in ("book", "ticker", "ohlc", "instrument", "level3", "heartbeat"))
+    other_channels = texts(
+        *(f'{{"channel":"{name}","type":' for name in ("book", "ticker", "ohlc", "instrument", "level3")),
+        '{"channel":"heartbeat"}',
+    )
 
     def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
         """Read the layouts shown above."""

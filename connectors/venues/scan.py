@@ -71,7 +71,7 @@ def plain(text: str) -> Bytes:
 
 
 _STREAM: Final = plain('{"stream":"')
-_AT: Final = 64
+_DATA: Final = plain('","data":')
 
 
 @compiled_scan
@@ -108,26 +108,6 @@ def _any_of(data: Bytes, at: int, end: int, table: Texts) -> bool:
 
 
 @compiled_scan
-def mark_other_channels(frames: Frames, others: Texts) -> None:
-    """Mark the unread frames that begin as those of channels without trades do: most frames of a recording.
-
-    Of frames that name their stream (`{"stream":"btcusdt@depth"`), the beginning is the stream's name from `@` on.
-    """
-    data = frames.data
-    for row in range(len(frames.status)):
-        if frames.status[row] == UNREAD:
-            start, end = int(frames.starts[row]), int(frames.starts[row + 1])
-            at = literal(data, start, end, _STREAM)
-            if at < 0:
-                at = start
-            else:
-                while at < end and data[at] != _AT and data[at] != _QUOTE:
-                    at += 1
-            if _any_of(data, at, end, others):
-                frames.status[row] = CONTROL
-
-
-@compiled_scan
 def text_end(data: Bytes, at: int, end: int) -> int:
     """Return the position of the quote that ends the plain text from `at` on."""
     while at < end:
@@ -138,6 +118,26 @@ def text_end(data: Bytes, at: int, end: int) -> int:
             return FAILED
         at += 1
     return FAILED
+
+
+@compiled_scan
+def unwrapped(data: Bytes, start: int, end: int) -> int:
+    """Return where a frame's own document begins: after `{"stream":"…","data":`, or at `start` without it."""
+    at = literal(data, start, end, _STREAM)
+    if at < 0:
+        return start
+    return literal(data, text_end(data, at, end), end, _DATA)
+
+
+@compiled_scan
+def mark_other_channels(frames: Frames, others: Texts) -> None:
+    """Mark the unread frames whose document begins as those of channels without trades do: most frames of a recording."""
+    for row in range(len(frames.status)):
+        if frames.status[row] == UNREAD:
+            end = int(frames.starts[row + 1])
+            at = unwrapped(frames.data, int(frames.starts[row]), end)
+            if at >= 0 and _any_of(frames.data, at, end, others):
+                frames.status[row] = CONTROL
 
 
 @compiled_scan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from itertools import islice, pairwise
 
@@ -20,6 +21,7 @@ ENTRIES = {
     "coinbase": ["BTC/USD", "ETH/USD"],
 }
 BATCH = 500
+_WRAPPED = re.compile(rb'{"stream":"[^"]*","data":')
 Made = tuple[bytes, str]  # frame, key
 
 
@@ -115,9 +117,8 @@ def fuzz(exchange: str, frames: int, seed: int) -> None:
 
 
 def _is_other(frame: bytes, beginnings: tuple[bytes, ...]) -> bool:
-    if frame.startswith(b'{"stream":"'):
-        frame = frame[frame.find(b"@") :]
-    return frame.startswith(beginnings)
+    wrapped = _WRAPPED.match(frame)
+    return frame[wrapped.end() if wrapped else 0 :].startswith(beginnings)
 
 
 @pytest.mark.parametrize("exchange", list(MAKERS))

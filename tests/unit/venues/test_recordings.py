@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from connectors.venues.columns import UNREAD, columns_for, frames_of, symbols_of
 from connectors.venues.registry import VENUES, build_instruments
+from connectors.venues.scan import mark_other_channels
 from market.trade import Decoded
 from tests import frames as f
 from tests.decoding import assert_accounted, decode_slowly, rejects, rows
@@ -85,6 +89,20 @@ def test_coinbase() -> None:
     for code in (0, 1):  # contiguous per product, snapshot and updates together
         ids = sorted(r["trade_id"] for r in rows(decoded.trades) if r["symbol"] == code)
         assert ids == list(range(ids[0], ids[0] + len(ids)))
+
+
+@pytest.mark.parametrize(
+    ("exchange", "recorded", "unusual"),
+    [("binance", f.recorded_binance, 1), ("kraken", f.recorded_kraken, 5), ("coinbase", f.recorded_coinbase, 5)],
+)
+def test_few_frames_need_the_complete_reader(exchange: str, recorded: Callable[[], Iterable[tuple[int, bytes]]], unusual: int) -> None:
+    venue, instruments = VENUES[exchange], build_instruments(exchange, ["BTC/USDT" if exchange == "binance" else "BTC/USD"])
+    frames = [frame for _, frame in recorded() if b"ETH" not in frame]
+    view = frames_of(f.raw_batch(exchange, frames, instruments.listed[0].key), instruments)
+    n = venue.scan(view, symbols_of(instruments), columns_for(view))
+    mark_other_channels(view, venue.other_channels)
+    assert n > 0
+    assert np.count_nonzero(view.status == UNREAD) <= unusual  # acks and the like
 
 
 @pytest.mark.parametrize("metadata", sorted(f.DATA.glob("*/metadata.json")), ids=lambda path: path.parent.name)
