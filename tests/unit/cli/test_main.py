@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import lifecycle
+from cli import lifecycle, reference
 from cli.main import app, main
 from market.errors import ConfigError, Fenced, InvariantViolation, Locked, PipelineError, PositionLost, SchemaMismatch, SinkUnavailable
 
@@ -177,3 +177,7 @@ def test_reader_that_goes_away_ends_the_command_quietly() -> None:
 
 def test_command_names_in_the_help_are_the_commands() -> None:
     assert sorted(str(c.name or c.callback.__name__) for c in app.registered_commands if c.callback) == sorted(COMMANDS)
+
+
+def test_command_reference_is_current() -> None:
+    assert reference.PAGE.read_text() == reference.page(), "run `python -m cli.reference`"
