@@ -22,6 +22,7 @@ from market.layout import (
     COVERED_FROM,
     COVERED_TO,
     DAY_LEVEL,
+    DECIDED,
     DELTA_HEADS,
     DIRTY,
     FIRST,
@@ -153,7 +154,7 @@ class Book:
 
     def begin(self) -> None:
         """Start a batch."""
-        self.state.progress[[AT_TRADE, AT_SPECIAL, AT_SYMBOL, CHANGED, UNSETTLED]] = 0
+        self.state.progress[[AT_TRADE, AT_SPECIAL, AT_SYMBOL, CHANGED, UNSETTLED, DECIDED]] = 0
         self._noted = 0
 
     def end(self) -> None:

@@ -7,6 +7,7 @@ coverage, and judge again. The thresholds that `Book.settle` leaves behind tell 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -44,7 +45,8 @@ from market.sequence import HoleChanges
 from market.state import Trades
 from market.trade import Rejected
 
-_DAY = INTERVALS[-1]
+_DAY: Final = INTERVALS[-1]
+_MINUTE: Final = LENGTHS[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,47 +74,63 @@ class Irregular:
         self._book = book
         self._trades = trades
         self._findings = findings
+        self._lists: tuple[list[int], ...] = ()
 
-    def apply_trades(self, first: int, end: int, cause: Cause) -> None:
-        """Apply the trades [first, end) of one record."""
-        order = self._trades.order[first:end].tolist()
+    def apply_trades(self, first: int, end: int, cause: Cause) -> bool:
+        """Apply the trades [first, end) of one record; return whether their folding is left to the walk."""
+        ids, times, symbols, order = self._columns()
         by_symbol: dict[int, list[int]] = {}
-        for trade, symbol in zip(order, self._trades.symbol[order].tolist(), strict=True):
-            by_symbol.setdefault(symbol, []).append(trade)
+        for trade in order[first:end]:
+            by_symbol.setdefault(symbols[trade], []).append(trade)
+        left = False
         for symbol, found in by_symbol.items():
-            self._book.make_room(LEVELS * len(found), len(found))
             if self._book.rules.contiguous_ids:
-                self._apply_contiguous(symbol, found, cause)
+                new: dict[int, tuple[int, int]] = {}  # id: trade, time
+                for trade in found:
+                    new.setdefault(ids[trade], (trade, times[trade]))
+                left = self._apply_contiguous(symbol, new, cause, may_leave=len(by_symbol) == 1)
             else:
                 self._apply_jumping(symbol, found, cause)
-            self._book.forget_deltas(symbol)
+        return left
 
-    def _apply_contiguous(self, symbol: int, found: list[int], cause: Cause) -> None:
-        book, trades = self._book, self._trades
+    def _columns(self) -> tuple[list[int], ...]:
+        # Plain numbers are read faster from lists, and a batch with one irregular record has more.
+        if not self._lists:
+            trades = self._trades
+            self._lists = tuple(column.tolist() for column in (trades.trade_id, trades.time, trades.symbol, trades.order))
+        return self._lists
+
+    def _apply_contiguous(self, symbol: int, found: dict[int, tuple[int, int]], cause: Cause, *, may_leave: bool) -> bool:
+        book = self._book
         history = book.history(symbol)
-        new: dict[int, tuple[int, int]] = {}  # id: trade, time
-        for trade, number, time in zip(found, trades.trade_id[found].tolist(), trades.time[found].tolist(), strict=True):
-            if number not in new and not history.runs.holds(number):
-                new[number] = trade, time
+        new = {number: entry for number, entry in found.items() if not history.runs.holds(number)}
         if new and book.state.symbols[symbol, FULL]:
             more: dict[int, list[int]] = {}
             new = {number: entry for number, entry in new.items() if self._fits(symbol, entry[0], more, cause)}
         if not new:
-            return
-        line, where = -NEVER, []
+            return may_leave
+        covered_to, where = -NEVER, []
         if history.coverage.stretches:
-            line = history.coverage.stretches[-1][1] - book.rules.gap_grace_us
-            where = _around_ids(history, line, [(number, time) for number, (_, time) in new.items()])
-        judge = _Judge(book, symbol, history, where, cause)
+            covered_to = history.coverage.stretches[-1][1]
+            where = _around_ids(history, covered_to - book.rules.gap_grace_us, new)
+        judge = _Judge(book, symbol, history, where, cause) if where else None
         changes = HoleChanges()
         for number, (_, time) in new.items():
             history.runs.accept(number, time, changes)
-        self._tell(cause, symbol, history.gaps.change(changes, line))
+        self._tell(cause, symbol, history.gaps.change(changes, covered_to - book.rules.gap_grace_us))
         book.settle(symbol, history)
-        self._fold([trade for trade, _ in new.values()], cause)
-        judge.again()
+        accepted = [trade for trade, _ in new.values()]
+        self._trades.accepted[accepted] = True
+        watermark = covered_to - book.rules.lateness_us
+        if may_leave and judge is None and all(time - time % _MINUTE + _MINUTE > watermark for _, time in new.values()):
+            return True  # no closed candle is concerned
+        self._fold(accepted, cause)
+        (judge or _Judge(book, symbol, history, [], cause)).again()
+        book.forget_deltas(symbol)
+        return False
 
     def _apply_jumping(self, symbol: int, found: list[int], cause: Cause) -> None:
+        self._book.make_room(0, len(found))
         state, trades = self._book.state, self._trades
         newest = int(state.symbols[symbol, NEWEST])
         oldest = newest - self._book.rules.dedup_horizon_us
@@ -132,8 +150,10 @@ class Irregular:
         if new:
             judge = _Judge(self._book, symbol, self._book.history(symbol), [], cause)
             state.symbols[symbol, NEWEST] = newest
+            self._trades.accepted[new] = True
             self._fold(new, cause)
             judge.again()
+            self._book.forget_deltas(symbol)
 
     def _fits(self, symbol: int, trade: int, more: dict[int, list[int]], cause: Cause) -> bool:
         # A day's sums bound those of every candle inside it that is in state; `more`: what this record adds to them.
@@ -150,7 +170,7 @@ class Irregular:
         return False
 
     def _fold(self, accepted: list[int], cause: Cause) -> None:
-        self._trades.accepted[accepted] = True
+        self._book.make_room(LEVELS * len(accepted))
         for trade in accepted:
             fold(self._book.state, self._trades, trade, cause.offset, cause.received)
 
@@ -185,13 +205,13 @@ class Irregular:
         self._findings.gaps += [(cause.row, symbol, row) for row in rows]
 
 
-def _around_ids(history: History, line: int, new: list[tuple[int, int]]) -> list[Stretch]:
-    """Return the times around which new (id, time) pairs, ascending by id, may change completeness; rather too much than too little."""
-    least, greatest = new[0][0], new[-1][0]
+def _around_ids(history: History, line: int, new: dict[int, tuple[int, int]]) -> list[Stretch]:
+    """Return the times around which new ids (id: trade, time) may change completeness; rather too much than too little."""
+    least, greatest = min(new), max(new)
     near = history.runs.around(least, greatest)
     found: list[Stretch] = []
     # Holes here lie between ends of runs that look at the new ids, and the new ids; those that end after the line are no gaps.
-    times = [time for _, time in new]
+    times = [time for _, time in new.values()]
     ends = times + [run.first_time for run in near if run.first > least]
     if min(ends) <= line:
         ends += [run.last_time for run in near if run.last < greatest]

@@ -75,7 +75,9 @@ FREE: Final = 3  # free candle slots
 CHANGED: Final = 4  # candles in the list of changed ones
 UNSETTLED: Final = 5  # candles in the list of those whose completeness is not known
 SEEN: Final = 6  # ids in the table of seen ids
-PROGRESS_WIDTH: Final = 8
+TRADE_END: Final = 7  # end of AT_TRADE's record
+DECIDED: Final = 8  # where it equals TRADE_END, `accepted` says already which trades of the record to fold
+PROGRESS_WIDTH: Final = 9
 
 # --- the rules, as numbers --------------------------------------------------------------------------------------------
 LATENESS: Final = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from itertools import pairwise
 from typing import Final
 
@@ -51,7 +50,6 @@ from market.schema import (
     TRADE_GAPS,
     Change,
     Kind,
-    Table,
     bronze_table,
     gold_output_schema,
 )
@@ -62,7 +60,15 @@ from market.trade import Bools, Int64s, Rejected, TradeBatch
 Words = npt.NDArray[np.uint64]
 
 _SIDES: Final = pa.array(["sell", "buy"])
+_BRONZE: Final = bronze_table("").arrow_schema()  # the same for every exchange
+_SILVER: Final = SILVER_TRADES.arrow_schema()
 _GOLD: Final = gold_output_schema()
+_GAPS: Final = TRADE_GAPS.arrow_schema()
+_LETTERS: Final = DEAD_LETTERS.arrow_schema()
+_EVENTS: Final = FEED_EVENTS.arrow_schema()
+_NO_BRONZE, _NO_SILVER, _NO_GOLD, _NO_GAPS, _NO_LETTERS, _NO_EVENTS = (
+    pa.RecordBatch.from_pylist([], schema=schema) for schema in (_BRONZE, _SILVER, _GOLD, _GAPS, _LETTERS, _EVENTS)
+)
 _PRICES: Final = (("open_price", OPEN), ("high_price", HIGH), ("low_price", LOW), ("close_price", CLOSE))
 _SUMS: Final = (("volume", VOLUME), ("quote_volume", QUOTE), ("taker_buy_volume", BUY_VOLUME), ("taker_buy_quote_volume", BUY_QUOTE))
 
@@ -75,9 +81,9 @@ class Frames:
         self.topic = topic
         self.partition = partition
         self.offset = np.array(records.column("offset").to_numpy(), np.int64)
-        times = pc.coalesce(records.column("received_us"), records.column("append_us"))
-        self.received = np.array(times.to_numpy(), np.int64)
-        self.source = pc.fill_null(records.column("source"), "live")
+        times, source = records.column("received_us"), records.column("source")
+        self.received = np.array((pc.coalesce(times, records.column("append_us")) if times.null_count else times).to_numpy(), np.int64)
+        self.source = pc.fill_null(source, "live") if source.null_count else source
         self.payload = records.column("payload")
 
     def cause(self, rows: Int64s, index: Int64s) -> dict[str, pa.Array]:
@@ -108,7 +114,7 @@ def trade_rows(
         side_is_maker: the venue gives the maker's side: bronze shows that.
     """
     if len(trades) == 0:
-        return _no_rows(bronze_table(frames.exchange)), _no_rows(SILVER_TRADES)
+        return _NO_BRONZE, _NO_SILVER
     n, row = len(trades), trades.row.astype(np.int64)
     every_record = len(row) == len(frames.offset) and bool(np.array_equal(row, np.arange(len(row))))
     pick = None if every_record else pa.array(trades.row)
@@ -152,14 +158,14 @@ def trade_rows(
         "source_offset": offset,
         "source_index": integers(_index_within(row, accepted)),
     }
-    every = _batch(SILVER_TRADES, silver)
-    return _batch(bronze_table(frames.exchange), bronze), every if accepted.all() else every.filter(pa.array(accepted))
+    every = _batch(_SILVER, silver)
+    return _batch(_BRONZE, bronze), every if accepted.all() else every.filter(pa.array(accepted))
 
 
 def gold_rows(frames: Frames, state: State, slots: Int64s, canonical: pa.Array) -> list[pa.RecordBatch]:
     """Return the changes of candles by interval, each in the order of its causes."""
     if len(slots) == 0:
-        return [_no_gold()] * LEVELS
+        return [_NO_GOLD] * LEVELS
     slots = slots[np.lexsort((state.candles[slots, CAUSE], state.candles[slots, LEVEL]))]
     edges = np.searchsorted(state.candles[slots, LEVEL], np.arange(LEVELS + 1))
     # Built once for all intervals: at small batches the columns cost more than the rows.
@@ -191,7 +197,7 @@ def _candles(frames: Frames, state: State, slots: Int64s, canonical: pa.Array) -
         "updated_at": timestamps(rows[UPDATED]),
         CHANGE_COLUMN: pa.array(rows[CHANGE].astype(np.int8)),
     }
-    return pa.RecordBatch.from_arrays([columns[name] for name in _GOLD.names], schema=_GOLD)
+    return _batch(_GOLD, columns)
 
 
 def _ids(numbers: Int64s, status: Bools) -> pa.Array:
@@ -202,7 +208,7 @@ def _ids(numbers: Int64s, status: Bools) -> pa.Array:
 def gap_rows(frames: Frames, found: Sequence[tuple[int, int, Segment]], canonical: Sequence[str]) -> pa.RecordBatch:
     """Return ledger rows of (record, symbol, segment), which are in the order of their records."""
     if not found:
-        return _no_rows(TRADE_GAPS)
+        return _NO_GAPS
     row = np.array([record for record, _, _ in found], np.int64)
     segments = [segment for _, _, segment in found]
     columns = {
@@ -217,13 +223,13 @@ def gap_rows(frames: Frames, found: Sequence[tuple[int, int, Segment]], canonica
         "event_time": timestamps(frames.received[row]),
         **frames.cause(row, _index_within(row)),
     }
-    return _batch(TRADE_GAPS, columns)
+    return _batch(_GAPS, columns)
 
 
 def dead_letter_rows(frames: Frames, rejected: Sequence[Rejected]) -> pa.RecordBatch:
     """Return dead letters, ascending by record."""
     if not rejected:
-        return _no_rows(DEAD_LETTERS)
+        return _NO_LETTERS
     ordered = sorted(rejected, key=lambda letter: letter.row)
     row = np.array([letter.row for letter in ordered], np.int64)
     columns = {
@@ -235,13 +241,13 @@ def dead_letter_rows(frames: Frames, rejected: Sequence[Rejected]) -> pa.RecordB
         "receive_time": timestamps(frames.received[row]),
         **frames.cause(row, _index_within(row)),
     }
-    return _batch(DEAD_LETTERS, columns)
+    return _batch(_LETTERS, columns)
 
 
 def event_rows(frames: Frames, events: Sequence[tuple[int, FeedEvent]]) -> pa.RecordBatch:
     """Return feed events of (record, event), which are in the order of their records."""
     if not events:
-        return _no_rows(FEED_EVENTS)
+        return _NO_EVENTS
     row = np.array([record for record, _ in events], np.int64)
     found = [event for _, event in events]
     columns = {
@@ -254,7 +260,7 @@ def event_rows(frames: Frames, events: Sequence[tuple[int, FeedEvent]]) -> pa.Re
         "detail": pa.array([e.detail for e in found], pa.string()),
         **frames.cause(row, _index_within(row)),
     }
-    return _batch(FEED_EVENTS, columns)
+    return _batch(_EVENTS, columns)
 
 
 def gold_tables() -> list[str]:
@@ -262,24 +268,8 @@ def gold_tables() -> list[str]:
     return [f"ohlcv_{name}" for name in INTERVAL_NAMES]
 
 
-@cache
-def _no_rows(table: Table) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([], schema=table.arrow_schema())
-
-
-@cache
-def _no_gold() -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([], schema=_GOLD)
-
-
-def _batch(table: Table, columns: Mapping[str, pa.Array]) -> pa.RecordBatch:
-    schema = _schema(table)
+def _batch(schema: pa.Schema, columns: Mapping[str, pa.Array]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
-
-
-@cache
-def _schema(table: Table) -> pa.Schema:
-    return table.arrow_schema()
 
 
 def _index_within(row: Int64s, counted: Bools | None = None) -> Int64s:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from market.book import Book
 from market.instrument import Instruments
 from market.irregular import Cause, Findings, Irregular
-from market.layout import AT_SPECIAL, AT_SYMBOL, AT_TRADE, CHANGED, DONE, IRREGULAR_MARKER, IRREGULAR_TRADES, LEVELS, NEVER, NO_ROOM
+from market.layout import (
+    AT_SPECIAL,
+    AT_SYMBOL,
+    AT_TRADE,
+    CHANGED,
+    DECIDED,
+    DONE,
+    IRREGULAR_MARKER,
+    IRREGULAR_TRADES,
+    LEVELS,
+    NEVER,
+    NO_ROOM,
+    TRADE_END,
+)
 from market.marker import BadRecord, FeedEvent, Marker, UnfillableIds, read_event, read_marker, read_unfillable
 from market.output import TableOutput
 from market.record import KIND_EVENT, KIND_MARKER, KIND_UNFILLABLE, RawBatch
@@ -85,18 +101,15 @@ class Shard:
         book.begin()
         progress = book.state.progress
         while (stop := walk(book.state, records, trades)) != DONE:
-            first, special = int(progress[AT_TRADE]), int(progress[AT_SPECIAL])
-            if stop in {NO_ROOM, IRREGULAR_TRADES}:
-                end = int(np.searchsorted(trades.row, trades.row[first], "right"))
-                if stop == NO_ROOM:
-                    book.make_room(LEVELS * (end - first), end - first)
-                    continue
-                irregular.apply_trades(first, end, _cause(frames, int(trades.row[first])))
-                progress[AT_TRADE] = end
+            first, special, at, end = progress[[AT_TRADE, AT_SPECIAL, AT_SYMBOL, TRADE_END]].tolist()
+            if stop == NO_ROOM:
+                book.make_room(LEVELS * (end - first), end - first)
+            elif stop == IRREGULAR_TRADES:
+                left = irregular.apply_trades(first, end, _cause(frames, int(trades.row[first])))
+                progress[DECIDED if left else AT_TRADE] = end
             else:
                 row, content = specials.found[special]
                 if stop == IRREGULAR_MARKER and isinstance(content, Marker):
-                    at = int(progress[AT_SYMBOL])
                     irregular.apply_marker(int(specials.named[at]), content, _cause(frames, row))
                     progress[AT_SYMBOL] = at + 1
                     continue
@@ -182,8 +195,9 @@ def _cause(frames: Frames, row: int) -> Cause:
 
 def _trades_of(trades: TradeBatch) -> Trades:
     # Compiled functions are specialised on types and layout, read-only or not included: hand them one kind only.
-    def own(array: np.ndarray, kind: type) -> np.ndarray:
-        return np.require(array, kind, ["C", "A", "W"])
+    def own(array: npt.NDArray[Any], kind: type) -> npt.NDArray[Any]:
+        fit = array.dtype == kind and array.flags.c_contiguous and array.flags.writeable
+        return array if fit else np.array(array, kind)
 
     return Trades(
         own(trades.row, np.int32),

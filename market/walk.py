@@ -22,6 +22,7 @@ from market.layout import (
     CONTIGUOUS,
     COVERED_FROM,
     COVERED_TO,
+    DECIDED,
     DEDUP_HORIZON,
     DONE,
     FIRST,
@@ -44,6 +45,7 @@ from market.layout import (
     RUN_MAX,
     RUN_MIN,
     SEEN,
+    TRADE_END,
 )
 from market.seen import is_seen, remember
 from market.state import Records, State, Trades
@@ -78,17 +80,19 @@ def _walk_trades(state: State, records: Records, trades: Trades, first: int) -> 
     end = first + 1
     while end < len(row) and row[end] == row[first]:
         end += 1
-    count = end - first
+    progress[TRADE_END], count = end, end - first
     if progress[FREE] < LEVELS * count or (state.rules[CONTIGUOUS] == 0 and 2 * (progress[SEEN] + count) > len(state.seen)):
         return NO_ROOM
-    if not _trades_are_regular(state, trades, first, end):
+    decided = progress[DECIDED] == end
+    if not decided and not _trades_are_regular(state, trades, first, end):
         return IRREGULAR_TRADES
     symbol, offset, received = trades.symbol[first], records.offset[row[first]], records.received[row[first]]
     newest = state.symbols[symbol, NEWEST]
     for k in range(first, end):
         trade = trades.order[k]
-        if _admit(state, symbol, newest, trades.trade_id[trade], trades.time[trade]):
-            trades.accepted[trade] = True
+        if not decided:
+            trades.accepted[trade] = _admit(state, symbol, newest, trades.trade_id[trade], trades.time[trade])
+        if trades.accepted[trade]:
             fold(state, trades, trade, offset, received)
     forget_deltas(state, symbol)
     progress[AT_TRADE] = end
