@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -57,9 +58,16 @@ def run(settings: Settings, *, until_end: bool = False, take_over: bool = False,
 
 
 def _execute(flow: object, control: Control, settings: Settings, folder: Path) -> None:
+    os.environ["RUST_BACKTRACE"] = "0"
+    with _engine_noise(settings.home / "logs" / "engine.log"):
+        _run_engine(flow, control, settings, folder)
+    if control.failure is not None:
+        raise control.failure
+
+
+def _run_engine(flow: object, control: Control, settings: Settings, folder: Path) -> None:
     from bytewax._bytewax import cli_main
 
-    os.environ.setdefault("RUST_BACKTRACE", "0")
     try:
         cli_main(  # type: ignore[no-untyped-call]
             flow,
@@ -74,8 +82,27 @@ def _execute(flow: object, control: Control, settings: Settings, folder: Path) -
         if _mentions_damage(error):
             raise Refused(f"the recovery folder {folder} is damaged ({error}): run `k2 recover`") from error
         raise
-    if control.failure is not None:
-        raise control.failure
+
+
+@contextlib.contextmanager
+def _engine_noise(file: Path) -> Iterator[None]:
+    # The engine reports every failure as a panic with its own trace on file descriptor 2. What a person should read is our
+    # one message, so the descriptor goes to a file while Python's stderr stays where it was.
+    file.parent.mkdir(parents=True, exist_ok=True)
+    terminal = sys.stderr
+    kept = os.dup(2)
+    noise = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    terminal.flush()
+    os.dup2(noise, 2)
+    os.close(noise)
+    sys.stderr = os.fdopen(os.dup(kept), "w", buffering=1)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        sys.stderr = terminal
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _mentions_damage(error: BaseException | None) -> bool:

@@ -74,7 +74,7 @@ def test_trade_beyond_the_horizon_revises_exactly_its_candle_once_in_both_stores
         where.fill(workload)
         frames = [(trade(1000 + m, START_US + m * MINUTE, "100.5"), START_US + m * MINUTE, None) for m in range(minutes)]
         end = START_US + minutes * MINUTE
-        frames.append((marker(START_US - 1, end), end, "marker"))
+        frames.append((marker(START_US - 1, end + 3_000_000), end, "marker"))
         append(where, "C000/USDT", frames)
         late = [(trade(999, START_US + 5 * MINUTE + 1, "250.25"), end, None)]
         if flushed:
