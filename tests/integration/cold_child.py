@@ -60,8 +60,7 @@ def run(folder: Path, end: int, seed: int) -> None:
                 write(writers, position)
                 position += BATCH
         save(folder, position, {name: writer.snapshot() for name, writer in writers.items()})
-        if rng.random() < 0.3:
-            time.sleep(rng.random() * 0.05)
+        time.sleep(rng.random() * 0.03)
     for writer in writers.values():
         writer.drain(60)
     (folder / "done").touch()
