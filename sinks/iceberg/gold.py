@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -34,10 +35,12 @@ from sinks.iceberg.frontier import Frontier
 from sinks.iceberg.layout import Layout
 from sinks.iceberg.parquet import DataWriter, partition_record, read_rows, split_by_partition, to_data_file
 from sinks.iceberg.state import Pending
+from sinks.iceberg.workers import Lane, Workers
 
 FULL_ROWS: Final = 131_072  # a file this large is never merged again
 CLASS_FILES: Final = 7
 CLASS_RATIO: Final = 8
+ENCODED_ROWS: Final = 8_192  # at once, while more come: little is left for the barrier
 CACHED_KEYS: Final = 1_000_000
 _US_PER_MINUTE: Final = 60_000_000
 _ROW: Final = pa.scalar(Change.ROW.value, pa.int8())
@@ -70,12 +73,17 @@ class GoldSide:
 
     Args:
         layout: of the table.
+        workers: of this process; they encode.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, workers: Workers) -> None:
         self._layout = layout
+        self._lane = Lane(workers)
         self._lock = threading.Lock()
         self._changes: list[pa.RecordBatch] = []
+        self._rows = 0  # in `_changes`
+        self._encoded: list[Future[bytes]] = []
+        self._taken = 0  # rows since the last flush
         self._index = _Index(layout)
         self._plans: list[_Plan] = []
 
@@ -88,18 +96,29 @@ class GoldSide:
         if wanted.true_count:
             with self._lock:
                 self._changes.append(rows.filter(wanted))
+                self._rows += wanted.true_count
+                if self._rows >= ENCODED_ROWS:
+                    self._encode()
 
     def begin_flush(self) -> None:
-        """Do nothing: there are no files to close."""
+        """Encode what is left, in the background."""
+        with self._lock:
+            if self._changes:
+                self._encode()
 
     def flush(self) -> tuple[tuple[()], tuple[bytes, ...], int]:
-        """Return no files, the changes since the last flush as bytes, and how many they are."""
+        """Return no files, the changes since the last flush as bytes in their order, and how many they are."""
+        self.begin_flush()
         with self._lock:
-            changes, self._changes = self._changes, []
-        if not changes:
-            return (), (), 0
-        whole = pa.concat_batches(changes)
-        return (), (_encode(whole),), len(whole)
+            encoded, taken = self._encoded, self._taken
+            self._encoded, self._taken = [], 0
+        return (), tuple(future.result() for future in encoded), taken
+
+    def _encode(self) -> None:
+        changes, self._changes = self._changes, []
+        self._taken += self._rows
+        self._rows = 0
+        self._encoded.append(self._lane.submit(lambda: _encode(pa.concat_batches(changes))))
 
     def abandon(self) -> None:
         """Do nothing: changes are only in memory."""

@@ -31,7 +31,7 @@ from sinks.iceberg.workers import Workers
 log = structlog.get_logger()
 CLAIM_ATTEMPTS: Final = 6
 CLAIM_PAUSE_S: Final = 1.0
-CLOSE_WAIT_S: Final = 5.0
+CLOSE_WAIT_S: Final = 1.0
 
 
 class _Side(Protocol):
@@ -105,7 +105,7 @@ class ColdTable:
         self._layout = Layout.of(self._market_table, table.schema())
         self._fenced = FencedTable(table)
         if self._market_table.layer is Layer.GOLD:
-            self._side = GoldSide(self._layout)
+            self._side = GoldSide(self._layout, self._workers)
         else:
             self._side = AppendSide(table, self._layout, self._workers)
         saved = None if resume_state is None else SavedState.decode(resume_state)

@@ -156,13 +156,13 @@ def test_a_late_row_for_a_day_long_past_rewrites_only_its_file(catalog: Catalog)
 
 def test_many_small_commits_leave_few_files_and_manifests(catalog: Catalog) -> None:
     with writing(catalog, TABLE) as writer:
-        for minute in range(45):
+        for minute in range(30):
             commit(writer, minute * 10, minute * 10 + 10, [(Change.ROW, candle(minute * 10, minute))])
-    assert len(stored(catalog)) == 45
+    assert len(stored(catalog)) == 30
     assert len(live_files(catalog)) <= 14
     table = catalog.load_table("cold.gold_ohlcv_1m")
     assert len(table.current_snapshot().manifests(table.io)) <= 60
-    assert int(table.current_snapshot().summary["total-records"]) == 45
+    assert int(table.current_snapshot().summary["total-records"]) == 30
 
 
 def test_constant_revisions_leave_few_manifests(catalog: Catalog) -> None:

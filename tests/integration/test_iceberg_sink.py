@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog import Catalog
 
 from market.errors import ConfigError, Fenced, Refused, SchemaMismatch, SinkUnavailable
 from market.schema import CHANGE, OHLCV, SILVER_TRADES, TRADE_GAPS, Layer, Table, all_tables, bronze_table
 from sinks.iceberg import ColdReader, ColdTable, open_catalog, prepare
+from sinks.iceberg.append import GROUP_ROWS, MAX_OPEN_FILES
 from sinks.iceberg.layout import SNAPSHOTS_KEPT
 from sinks.iceberg.workers import Workers
 from tests.integration.cold_outputs import DAY_US, at, batch, causes, expected, store, url_of, wait_until, writing
@@ -104,6 +107,83 @@ def test_rows_are_partitioned_by_day_and_exchange_and_sorted_by_symbol_and_time(
     )
     assert len(list(one_day.plan_files())) == 1
     assert one_day.to_arrow().num_rows == 300
+
+
+def test_an_epoch_larger_than_a_row_group_comes_back_whole(catalog: Catalog) -> None:
+    prepare(catalog, [BRONZE])
+    with writing(catalog, BRONZE) as writer:
+        for first in range(0, 40_000, 4_000):
+            writer.write(batch(first, 4_000, table=BRONZE))
+        writer.snapshot()
+        writer.drain(30)
+    assert causes(catalog, BRONZE) == expected(40_000)
+    (task,) = catalog.load_table("cold.bronze_trades_binance").scan().plan_files()
+    footer = pq.read_metadata(task.file.file_path.removeprefix("file://"))
+    groups = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+    assert sum(groups) == 120_000
+    assert max(groups) <= GROUP_ROWS
+    assert len(task.file.split_offsets) == len(groups)
+
+
+def test_an_epoch_of_old_rows_over_many_days_comes_back_whole(catalog: Catalog) -> None:
+    days = MAX_OPEN_FILES + 15
+    with writing(catalog) as writer:
+        for first in range(0, 100, 50):
+            made = rows(SILVER_TRADES, first, 50, 0)
+            times = made.column("timestamp").cast(pa.int64()).to_numpy() + np.arange(150) % days * DAY_US
+            writer.write(
+                batch(first, 50, rows_of=made.set_column(0, made.schema.field(0), pa.array(times).cast(made.schema.field(0).type)))
+            )
+        writer.snapshot()
+        writer.drain(30)
+    assert causes(catalog) == expected(100)
+    assert ColdReader(catalog).status(SILVER_TRADES).files >= days
+
+
+def test_missing_sequence_numbers_stay_missing(catalog: Catalog) -> None:
+    made = rows(SILVER_TRADES, 0, 10, 0)
+    number = made.schema.get_field_index("sequence_number")
+    made = made.set_column(number, made.schema.field(number), pa.array([None, 5, None] * 10, pa.int64()))
+    with writing(catalog) as writer:
+        writer.write(batch(0, 10, rows_of=made))
+        writer.snapshot()
+        writer.drain(30)
+    assert ColdReader(catalog).read(SILVER_TRADES, "sequence_number is null").num_rows == 20
+    assert ColdReader(catalog).read(SILVER_TRADES, "sequence_number >= 5").num_rows == 10
+
+
+def test_every_file_is_on_the_disk_before_the_catalog_names_it(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(catalog, TABLES)
+    synced: set[str] = set()
+    real = os.fsync
+
+    def watched(handle: int) -> None:
+        synced.add(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    real_commit = catalog.commit_table
+
+    def commit(table: object, requirements: object, updates: tuple[object, ...]) -> object:
+        for update in updates:
+            snapshot = getattr(update, "snapshot", None)
+            if snapshot is not None:  # manifests and data files come before the swap; the new metadata file is made within it
+                written = {snapshot.manifest_list, *(m.manifest_path for m in snapshot.manifests(catalog._load_file_io()))}
+                assert {w.removeprefix("file://") for w in written if str(snapshot.snapshot_id) in w or "-m0" in w} <= synced
+        return real_commit(table, requirements, updates)
+
+    catalog.commit_table = commit  # type: ignore[method-assign]
+    with writing(catalog) as writer:
+        for first in range(0, 60, 20):
+            writer.write(batch(first, 20))
+            writer.snapshot()
+            writer.drain(30)
+    table = catalog.load_table("cold.silver_trades")
+    named = {table.metadata_location, *(task.file.file_path for task in table.scan().plan_files())}
+    for path in (n.removeprefix("file://") for n in named):
+        assert path in synced
+        assert str(Path(path).parent) in synced
+        assert str(Path(path).parents[1]) in synced  # where a new partition's folder is entered
 
 
 def test_other_engines_read_what_was_committed(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
