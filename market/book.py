@@ -21,6 +21,7 @@ from market.layout import (
     CLEAN_FROM,
     COVERED_FROM,
     COVERED_TO,
+    DAY_DELTAS,
     DAY_LEVEL,
     DECIDED,
     DELTA_HEADS,
@@ -129,12 +130,14 @@ class Book:
 
     def note_days(self) -> None:
         """Enter the days of the deltas made since the last call."""
-        count = int(self.state.progress[CHANGED])
-        slots = self.state.changed[self._noted : count]
-        self._noted = count
-        found = self.state.candles[slots]
+        progress = self.state.progress
+        if progress[DAY_DELTAS] == 0:
+            return
+        found = self.state.candles[self.state.changed[self._noted : progress[CHANGED]]]
         for symbol, start in found[(found[:, LEVEL] == DAY_LEVEL) & (found[:, CHANGE] == Change.DELTA.value)][:, [SYMBOL, START]].tolist():
             self.histories.setdefault(symbol, History()).days.add(start)
+        self._noted = int(progress[CHANGED])
+        progress[DAY_DELTAS] = 0
 
     def forget_deltas(self, symbol: int) -> None:
         """End a record: its deltas are whole, the next record makes its own."""

@@ -26,6 +26,7 @@ from market.layout import (
     COMPLETE,
     COUNT,
     COVERED_TO,
+    DAY_DELTAS,
     DAY_LEVEL,
     DELTA_HEADS,
     DIRTY,
@@ -167,6 +168,8 @@ def _bear(state: State, symbol: int, level: int, start: int, offset: int, receiv
             return slot
         slot = create(state, symbol, DELTA_HEADS + level, level, start)
         state.candles[slot, CHANGE] = _DELTA
+        if level == DAY_LEVEL:
+            state.progress[DAY_DELTAS] += 1
     else:
         slot = create(state, symbol, HEADS + level, level, start)
     state.candles[slot, CAUSE], state.candles[slot, UPDATED] = offset, received

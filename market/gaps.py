@@ -8,7 +8,7 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from market.layout import NEVER
-from market.sequence import Hole, HoleChanges
+from market.sequence import Growth, Hole
 from market.spans import Spans
 
 
@@ -64,17 +64,17 @@ class Gaps:
             self.spans.add(hole.span)
         return [segment for hole in holes for segment in self._segments(hole)]
 
-    def change(self, changes: HoleChanges, line: int) -> list[Segment]:
-        """Follow what a record did to the holes; returns the ledger's rows, ascending by id."""
+    def change(self, growth: Growth, line: int) -> list[Segment]:
+        """Follow what a record does to the holes; returns the ledger's rows, ascending by id."""
         old: list[Segment] = []
         new: list[Segment] = []
-        for hole in changes.gone:
+        for hole in growth.gone:
             if hole in self._waiting:
                 self._waiting.remove(hole)
             else:
                 self.spans.remove(hole.span)
                 old += self._segments(hole)
-        for hole in changes.new:
+        for hole in growth.new:
             if hole.before <= line:
                 self.spans.add(hole.span)
                 new += self._segments(hole)

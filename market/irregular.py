@@ -13,7 +13,7 @@ import numpy as np
 
 from market.book import Book, History
 from market.candle import close, closed_between, create, find, fold, mark
-from market.coverage import Stretch
+from market.coverage import Coverage, Stretch
 from market.exact import SUM_LIMIT, to_ints
 from market.gaps import Segment, Unfillable
 from market.interval import INTERVALS
@@ -41,7 +41,7 @@ from market.layout import (
 from market.marker import Marker, UnfillableIds
 from market.schema import Change
 from market.seen import is_seen, remember
-from market.sequence import HoleChanges
+from market.sequence import Growth
 from market.state import Trades
 from market.trade import Rejected
 
@@ -109,15 +109,15 @@ class Irregular:
             new = {number: entry for number, entry in new.items() if self._fits(symbol, entry[0], more, cause)}
         if not new:
             return may_leave
+        growth = history.runs.growth([(number, time) for number, (_, time) in new.items()])
         covered_to, where = -NEVER, []
         if history.coverage.stretches:
             covered_to = history.coverage.stretches[-1][1]
-            where = _around_ids(history, covered_to - book.rules.gap_grace_us, new)
+            where = _around_growth(history.coverage, covered_to - book.rules.gap_grace_us, growth)
         judge = _Judge(book, symbol, history, where, cause) if where else None
-        changes = HoleChanges()
         for number, (_, time) in new.items():
-            history.runs.accept(number, time, changes)
-        self._tell(cause, symbol, history.gaps.change(changes, covered_to - book.rules.gap_grace_us))
+            history.runs.accept(number, time)
+        self._tell(cause, symbol, history.gaps.change(growth, covered_to - book.rules.gap_grace_us))
         book.settle(symbol, history)
         accepted = [trade for trade, _ in new.values()]
         self._trades.accepted[accepted] = True
@@ -205,28 +205,29 @@ class Irregular:
         self._findings.gaps += [(cause.row, symbol, row) for row in rows]
 
 
-def _around_ids(history: History, line: int, new: dict[int, tuple[int, int]]) -> list[Stretch]:
-    """Return the times around which new ids (id: trade, time) may change completeness; rather too much than too little."""
-    least, greatest = min(new), max(new)
-    near = history.runs.around(least, greatest)
-    found: list[Stretch] = []
-    # Holes here lie between ends of runs that look at the new ids, and the new ids; those that end after the line are no gaps.
-    times = [time for _, time in new.values()]
-    ends = times + [run.first_time for run in near if run.first > least]
-    if min(ends) <= line:
-        ends += [run.last_time for run in near if run.last < greatest]
-        found.append((min(ends), max(ends)))
-    # Runs that grow together bridge at most what lies between their outermost times and is not inside one of them already.
-    low = min(times + [run.min_time for run in near])
-    newest = history.coverage.stretches[-1][0]
-    if low < newest:
-        high = max(times + [run.max_time for run in near])
-        sides = [(low, high)]
-        if near:
-            longest = max(near, key=lambda run: run.max_time - run.min_time)
-            sides = [(low, longest.min_time - 1), (longest.max_time + 1, high)]
-        found += [side for side in sides if side[0] <= side[1] and side[0] < newest and history.coverage.uncovered(*side)]
+def _around_growth(coverage: Coverage, line: int, growth: Growth) -> list[Stretch]:
+    """Return the times around which growth may change completeness."""
+    # Windows that both a gap that goes and one that comes would touch are touched before and after.
+    gone = [hole.span for hole in growth.gone if hole.before <= line]
+    new = [hole.span for hole in growth.new if hole.before <= line]
+    found = [*_without(gone, new), *_without(new, gone)] if gone or new else []
+    # What grows together bridges at most what lies between its outermost times and is not inside one of the runs already.
+    newest = coverage.stretches[-1][0]
+    for group in growth.joined:
+        low, high = min(run.min_time for run in group), max(run.max_time for run in group)
+        if low < newest:
+            runs = [run for run in group if run.first not in growth.ids]
+            longest = max(runs, key=lambda run: run.max_time - run.min_time) if runs else None
+            sides = [(low, high)] if longest is None else [(low, longest.min_time - 1), (longest.max_time + 1, high)]
+            found += [side for side in sides if side[0] <= side[1] and side[0] < newest and coverage.uncovered(*side)]
     return found
+
+
+def _without(spans: list[Stretch], others: list[Stretch]) -> list[Stretch]:
+    for begin, end in others:
+        parts = [[(low, min(high, begin - 1)), (max(low, end + 1), high)] for low, high in spans]
+        spans = [(low, high) for both in parts for low, high in both if low <= high]
+    return spans
 
 
 class _Judge:

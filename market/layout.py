@@ -77,7 +77,8 @@ UNSETTLED: Final = 5  # candles in the list of those whose completeness is not k
 SEEN: Final = 6  # ids in the table of seen ids
 TRADE_END: Final = 7  # end of AT_TRADE's record
 DECIDED: Final = 8  # where it equals TRADE_END, `accepted` says already which trades of the record to fold
-PROGRESS_WIDTH: Final = 9
+DAY_DELTAS: Final = 9  # deltas of whole days since that was last asked
+PROGRESS_WIDTH: Final = 10
 
 # --- the rules, as numbers --------------------------------------------------------------------------------------------
 LATENESS: Final = 0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from market.spans import Spans
+
+_FIRST: Final = attrgetter("first")
 
 
 class Hole(NamedTuple):
@@ -42,19 +45,17 @@ class Run:
         self.max_time = max(self.max_time, time)
 
 
-@dataclass(slots=True)
-class HoleChanges:
-    """What a record did to the holes: those of before that are gone, and those that are new."""
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What new ids will do: holes that they break up and leave, and what grows together with them.
 
-    gone: list[Hole] = field(default_factory=list)
-    new: dict[Hole, None] = field(default_factory=dict)
+    Each of `joined` lists what becomes one run: runs of before, and new ids as runs of one.
+    """
 
-    def break_up(self, hole: Hole) -> None:
-        """Note that an id of the hole came."""
-        if hole in self.new:
-            del self.new[hole]
-        else:
-            self.gone.append(hole)
+    gone: list[Hole]
+    new: list[Hole]
+    joined: list[list[Run]]
+    ids: frozenset[int]
 
 
 class Runs:
@@ -81,28 +82,38 @@ class Runs:
         high = bisect_right(self._firsts, last) + 1
         return self.runs[low:high]
 
-    def holes(self, first: int, last: int) -> Iterator[Hole]:
-        """Yield the holes that meet [first, last], ascending."""
-        near = self.around(first, last)
-        for left, right in pairwise(near):
-            if left.last + 1 <= last and right.first - 1 >= first:
-                yield Hole(left.last + 1, right.first - 1, left.last_time, right.first_time)
+    def holes(self, first: int, last: int) -> list[Hole]:
+        """Return the holes that meet [first, last], ascending."""
+        return [hole for hole in _holes_between(self.around(first, last)) if hole.first <= last and hole.last >= first]
 
-    def accept(self, number: int, time: int, changes: HoleChanges) -> None:
+    def growth(self, new: Sequence[tuple[int, int]]) -> Growth:
+        """Return what accepting these (id, time) pairs will do; they are not held, and ascend by id."""
+        near = self.around(new[0][0], new[-1][0])
+        after = [*near, *(Run(number, number, time, time, time, time) for number, time in new)]
+        after.sort(key=_FIRST)
+        old, left = _holes_between(near), _holes_between(after)
+        ids = frozenset(number for number, _ in new)
+        joined = [[after[0]]]
+        for before, run in pairwise(after):
+            if before.last + 1 == run.first:
+                joined[-1].append(run)
+            else:
+                joined.append([run])
+        return Growth(
+            gone=[hole for hole in old if hole not in left],
+            new=[hole for hole in left if hole not in old],
+            joined=[group for group in joined if len(group) > 1 or group[0].first in ids],
+            ids=ids,
+        )
+
+    def accept(self, number: int, time: int) -> None:
         """Add an id that is not held."""
         at = bisect_right(self._firsts, number)
         left = self.runs[at - 1] if at else None
         right = self.runs[at] if at < len(self.runs) else None
         self._older = None
-        if left is not None and right is not None:
-            changes.break_up(Hole(left.last + 1, right.first - 1, left.last_time, right.first_time))
-        joins_left = left is not None and left.last + 1 == number
         joins_right = right is not None and right.first - 1 == number
-        if left is not None and not joins_left:
-            changes.new[Hole(left.last + 1, number - 1, left.last_time, time)] = None
-        if right is not None and not joins_right:
-            changes.new[Hole(number + 1, right.first - 1, time, right.first_time)] = None
-        if joins_left and left is not None:
+        if left is not None and left.last + 1 == number:
             left.last, left.last_time = number, time
             left.take_in(time)
             if joins_right and right is not None:
@@ -128,3 +139,11 @@ class Runs:
         if self._older is None:
             self._older = Spans((run.min_time, run.max_time) for run in self.runs[:-1])
         return self._older.reach(low) >= high
+
+
+def _holes_between(runs: list[Run]) -> list[Hole]:
+    return [
+        Hole(left.last + 1, right.first - 1, left.last_time, right.first_time)
+        for left, right in pairwise(runs)
+        if right.first - left.last > 1
+    ]

@@ -10,7 +10,7 @@ import pytest
 from market.coverage import Coverage
 from market.gaps import Gaps, Unfillable
 from market.layout import NEVER
-from market.sequence import Hole, HoleChanges, Runs
+from market.sequence import Growth, Hole, Runs
 from market.spans import Spans
 
 
@@ -33,19 +33,25 @@ def test_runs_hold_what_was_accepted(seed: int) -> None:
     dice = random.Random(seed)
     runs, times = Runs(), dict[int, int]()
     for _ in range(60):
-        before, changes = naive_holes(times), HoleChanges()
-        for _ in range(dice.randrange(1, 4)):
-            number = dice.randrange(80)
-            assert runs.holds(number) == (number in times)
-            if number not in times:
-                times[number] = dice.randrange(50)
-                runs.accept(number, times[number], changes)
+        before = naive_holes(times)
+        asked = {dice.randrange(80): dice.randrange(50) for _ in range(dice.randrange(1, 4))}
+        assert all(runs.holds(number) == (number in times) for number in asked)
+        new = sorted((number, time) for number, time in asked.items() if number not in times)
+        growth = runs.growth(new) if new else Growth([], [], [], frozenset())
+        old_runs = [(run.first, run.last) for run in runs.runs]
+        joined = [[(run.first, run.last) for run in group] for group in growth.joined]
+        for number, time in new:
+            runs.accept(number, time)
+            times[number] = time
         after = naive_holes(times)
-        assert sorted(changes.gone) == sorted(set(before) - set(after))
-        assert sorted(changes.new) == sorted(set(after) - set(before))
+        assert growth.gone == [hole for hole in before if hole not in after]
+        assert growth.new == [hole for hole in after if hole not in before]
+        merged = [run for run in naive_runs(times) if any(number in asked for number in run if number in dict(new))]
+        assert [[group[0][0], group[-1][1]] for group in joined] == [[run[0], run[-1]] for run in merged]
+        assert all((first, last) in old_runs or first in growth.ids for group in joined for first, last in group)
         low = dice.randrange(80)
         high = low + dice.randrange(20)
-        assert list(runs.holes(low, high)) == [hole for hole in after if hole.first <= high and hole.last >= low]
+        assert runs.holes(low, high) == [hole for hole in after if hole.first <= high and hole.last >= low]
         found = [[r.first, r.last, r.first_time, r.last_time, r.min_time, r.max_time] for r in runs.runs]
         spans = [[times[n] for n in run] for run in naive_runs(times)]
         assert found == [
@@ -58,7 +64,7 @@ def test_runs_hold_what_was_accepted(seed: int) -> None:
 
 def test_without_runs_nothing_is_bridged() -> None:
     assert not Runs().bridges(1, 2)
-    assert list(Runs().holes(0, 10)) == []
+    assert Runs().holes(0, 10) == []
 
 
 def test_span_of_a_hole_rises_where_its_times_fall() -> None:
@@ -140,6 +146,5 @@ def test_waiting_holes_are_no_gaps_until_the_line_reaches_them() -> None:
     assert (gaps.next_line(), gaps.due(2), gaps.due(9)) == (3, [], holes)
     assert [(r.first, r.state) for r in gaps.open(gaps.due(3))] == [(30, "open")]
     assert (gaps.next_line(), gaps.spans.reach()) == (5, 5)
-    changes = HoleChanges(gone=[holes[0]])
-    assert gaps.change(changes, 3) == []
+    assert gaps.change(Growth([holes[0]], [], [], frozenset()), 3) == []
     assert gaps.next_line() == NEVER
