@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, getcontext
 from itertools import pairwise
@@ -226,6 +226,27 @@ def holes_of_now(store: Store) -> list[tuple[str, int, int, int, int]]:
 def random_log(dice: random.Random, *, records: int, spread: int = 20, trouble: float = 0.3, jumping: bool = False) -> list[Record]:
     """A log with reordering, duplicates, losses, refills, markers of two feeds, holes in coverage, several symbols."""
     return list(_random_records(dice, records, spread, trouble, jumping=jumping))
+
+
+def stretched(log: Sequence[Record], *, grid_us: int, factor: int) -> list[Record]:
+    """The same log on a coarse time line, so that times meet window edges and each other, and on a longer one, over days."""
+
+    def moved(time: int) -> int:
+        return START + (time - START) // grid_us * grid_us * factor
+
+    found = []
+    for record in log:
+        times = [moved(t) for t in record.marker[:2]] if record.marker else []
+        if times and times[0] == times[1]:
+            continue
+        received = moved(record.received_us)
+        if times and record.marker:
+            body = json.loads(record.payload) | {"from_us": times[0], "to_us": times[1]}
+            marked = (times[0], times[1], record.marker[2])
+            record = replace(record, payload=json.dumps(body).encode(), marker=marked, received_us=max(received, times[1]))  # noqa: PLW2901
+        trades = tuple(replace(t, time=moved(t.time)) for t in record.trades)
+        found.append(replace(record, trades=trades, received_us=received if not times else record.received_us))
+    return found
 
 
 def _unfillable(dice: random.Random, symbol: int, next_id: int, now: int) -> Record:

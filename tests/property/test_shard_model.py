@@ -7,16 +7,17 @@ import random
 import pytest
 
 from market.rules import Rules
-from tests.shard_logs import SECOND, compare, expected, random_log, run
+from tests.shard_logs import SECOND, compare, expected, random_log, run, stretched
 
 
 def rules_of(dice: random.Random, *, contiguous: bool = True) -> Rules:
     """Small horizons, so that deltas and status changes are common."""
-    lateness = dice.choice([1, 2, 5])
+    lateness = dice.choice([0, 1, 2, 5])
     return Rules(
         lateness_us=lateness * SECOND,
-        gap_grace_us=dice.choice([0, 1]) * SECOND,
-        horizon_us=dice.choice([0, 30, 120, 600]) * SECOND,
+        gap_grace_us=dice.randint(0, lateness) * SECOND,
+        horizon_us=dice.choice([0, 30, 120, 600, 7_200]) * SECOND,
+        dedup_horizon_us=10**15,  # the model forgets nothing
         contiguous_ids=contiguous,
     )
 
@@ -27,6 +28,8 @@ def check(seed: int, sizes: list[int], *, contiguous: bool = True) -> None:
     log = random_log(
         dice, records=dice.choice(sizes), spread=dice.choice([2, 10, 60]), trouble=dice.choice([0.05, 0.3, 0.8]), jumping=not contiguous
     )
+    if seed % 2:
+        log = stretched(log, grid_us=dice.choice([1, 5, 30]) * SECOND, factor=dice.choice([1, 7, 60]))
     models = expected(log, rules)
     other_tables = run(log, rules=rules).rows
     for cut_count in (dice.choice([0, 3, 20]), len(log)):
