@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -59,10 +60,12 @@ def run(settings: Settings, *, until_end: bool = False, take_over: bool = False,
 
 def _execute(flow: object, control: Control, settings: Settings, folder: Path) -> None:
     os.environ["RUST_BACKTRACE"] = "0"
+    began = time.monotonic()
     with _engine_noise(settings.home / "logs" / "engine.log"):
         _run_engine(flow, control, settings, folder)
     if control.failure is not None:
         raise control.failure
+    log.info("flow_ended", records=control.records, seconds=round(time.monotonic() - began, 3))
 
 
 def _run_engine(flow: object, control: Control, settings: Settings, folder: Path) -> None:
