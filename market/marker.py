@@ -10,7 +10,8 @@ from market.instrument import Instruments
 from market.rules import MAX_AHEAD_US, MIN_TIME_US
 
 _ID_LIMIT: Final = 2**63
-_TIME_LIMIT: Final = 2**53  # year 2255: what every store can hold
+TIME_LIMIT: Final = 2**53
+"""Epoch µs in the year 2255: times below it are what every store can hold."""
 
 
 class BadRecord(ValueError):
@@ -61,7 +62,7 @@ def read_marker(payload: bytes, *, instruments: Instruments, received_us: int) -
         BadRecord: `bad_marker` for what is none, `implausible_time` for one before 2009 or more than an hour ahead.
     """
     body = _body(payload, "bad_marker", instruments.exchange)
-    from_us, to_us = (_integer(body, name, "bad_marker", _TIME_LIMIT) for name in ("from_us", "to_us"))
+    from_us, to_us = (_integer(body, name, "bad_marker", TIME_LIMIT) for name in ("from_us", "to_us"))
     names = body.get("symbols")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise BadRecord("bad_marker", "symbols is not a list of text")
@@ -103,7 +104,7 @@ def read_event(payload: bytes, *, exchange: str, received_us: int) -> FeedEvent:
         raise BadRecord("bad_record", "kind is not text")
     if not isinstance(symbols, list) or not all(isinstance(name, str) for name in symbols):
         raise BadRecord("bad_record", "symbols is not a list of text")
-    times = [received_us if body.get(name) is None else _integer(body, name, "bad_record", _TIME_LIMIT) for name in ("from_us", "to_us")]
+    times = [received_us if body.get(name) is None else _integer(body, name, "bad_record", TIME_LIMIT) for name in ("from_us", "to_us")]
     feed, detail = _text(body, "feed", "bad_record"), _text(body, "detail", "bad_record")
     return FeedEvent(feed, _valid(kind), tuple(map(_valid, symbols)), times[0], times[1], detail)
 

@@ -225,11 +225,39 @@ def test_offsets_may_have_holes() -> None:
 def test_sum_that_would_reach_the_limit_is_a_dead_letter() -> None:
     large = Decimal(10) ** 15 - 1
     log = [frame(*(trade(k + 1, at(1), "1", str(large)) for k in range(first, first + 1000))) for first in range(0, 101_000, 1000)]
-    store = run(log, cuts=[50])
-    letters = store.rows["dead_letters"]
-    assert {row["reason"] for row in letters} == {"volume_overflow"}
-    assert candle(store)["volume"] == large * (101_000 - len(letters))
-    assert Decimal(10) ** 20 - large <= candle(store)["volume"] < Decimal(10) ** 20
+    contiguous, jumping = run(log, cuts=[50]), run(log, rules=Rules(contiguous_ids=False))
+    for store in (contiguous, jumping):
+        letters = store.rows["dead_letters"]
+        assert {row["reason"] for row in letters} == {"volume_overflow"}
+        assert candle(store)["volume"] == large * (101_000 - len(letters))
+        assert Decimal(10) ** 20 - large <= candle(store)["volume"] < Decimal(10) ** 20
+
+
+def test_next_day_has_room_again_after_a_full_one() -> None:
+    large = Decimal(10) ** 15 - 1
+    log = [frame(*(trade(k + 1, at(1), "1", str(large)) for k in range(first, first + 1000))) for first in range(0, 43_000, 1000)]
+    store = run([*log, traded(43_001, 600), covered(-10, 1800), traded(43_002, 1801)])
+    assert store.rows["dead_letters"] == []
+    assert candle(store, "1d", minute=5)["trade_count"] == 2
+
+
+def test_record_with_trades_of_two_symbols_counts_for_both() -> None:
+    batch, decoded = batch_of([frame(trade(1, at(1)), trade(2, at(2)), trade(7, at(3)))], 0)
+    decoded.trades.symbol[2] = 1
+    store = Store()
+    store.take(new_shard().apply(batch, decoded))
+    assert [candle(store, symbol=s)["trade_count"] for s in (0, 1)] == [2, 1]
+
+
+def test_trades_of_one_record_beyond_the_horizon_are_one_change() -> None:
+    store = run([covered(-10, 1), traded(1, 1), covered(1, 2000), frame(trade(2, at(5)), trade(3, at(6)), trade(4, at(61)))], cuts=[3])
+    assert [status(store, minute=m) for m in (0, 1)] == [(True, True, 1, 3), (True, True, 0, 3)]
+    assert candle(store)["trade_count"] == 3
+
+
+def test_late_trade_that_may_bridge_is_judged_with_its_record() -> None:
+    log = [covered(-10, 20), traded(1, 10), covered(40, 200), frame(trade(2, at(30)), trade(3, at(70)))]
+    assert [status(run(log), minute=m) for m in (0, 1)] == [(True, True, 1, 3), (True, True, 0, 3)]
 
 
 def test_jumping_ids_leave_no_gaps_and_are_deduplicated() -> None:

@@ -83,6 +83,15 @@ def test_receive_time_is_the_append_time_where_the_producer_gave_none() -> None:
     assert micros(outputs[1].rows.to_pylist()[0]["receive_time"]) == START + 3
 
 
+@pytest.mark.parametrize("received", [-1, 2**53, 2**63 - 1])
+def test_receive_time_that_no_store_can_hold_counts_as_not_given(received: int) -> None:
+    batch, decoded = batch_of([frame(trade(1, START), received_us=START + 3)], 0)
+    columns = [pa.array([received]) if f.name == "received_us" else c for f, c in zip(RAW_SCHEMA, batch.records.columns, strict=True)]
+    records = pa.RecordBatch.from_arrays(columns, schema=RAW_SCHEMA)
+    outputs = new_shard().apply(RawBatch("binance", batch.topic, 3, "g1", 1, records), decoded)
+    assert micros(outputs[1].rows.to_pylist()[0]["receive_time"]) == START + 3
+
+
 def test_vendor_fields_are_kept_where_a_trade_has_them() -> None:
     records = [frame(trade(1, START), trade(2, START), trade(3, START)), frame(trade(1, START)), frame(trade(4, START))]
     decoded = decoded_of(records)
