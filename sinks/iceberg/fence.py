@@ -33,7 +33,7 @@ from sinks.iceberg.frontier import (
     newest_value,
     to_json,
 )
-from sinks.iceberg.layout import SNAPSHOTS_KEPT
+from sinks.iceberg.layout import MANIFEST_BYTES, MANIFESTS_MERGED_AT, SNAPSHOTS_KEPT
 
 MAX_CONFLICTS: Final = 12
 CONFLICT_PAUSE_S: Final = 0.05
@@ -68,7 +68,8 @@ class _Rewrite(_OverwriteFiles):
 
     def _process_manifests(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
         live = [m for m in manifests if m.content == ManifestContent.DATA and _is_live(m, self._snapshot_id)]
-        return list(_ManifestMergeManager(1 << 20, 30, merge_enabled=True, snapshot_producer=self).merge_manifests(live))
+        manager = _ManifestMergeManager(MANIFEST_BYTES, MANIFESTS_MERGED_AT, merge_enabled=True, snapshot_producer=self)
+        return list(manager.merge_manifests(live))
 
 
 def _is_live(manifest: ManifestFile, snapshot_id: int) -> bool:
