@@ -22,6 +22,7 @@ BULK_ROWS: Final = 50_000  # a bulk table with this much waiting does not wait a
 # and all of them leave a part to merge. The first rows after a pause never wait.
 QUICK_SPACING: Final = 0.05
 BULK_SPACING: Final = 0.15
+BUSY_SPACING: Final = 0.25  # of quick tables while bulk tables are behind: a replay, where nobody waits for the newest candle
 
 
 @dataclass(slots=True)
@@ -67,11 +68,17 @@ class Lane:
         self.nbytes += item.rows.nbytes
         self.positions[item.shard].waiting += 1
 
-    def due(self, now: float, *, at_once: bool) -> float:
+    @property
+    def behind(self) -> bool:
+        """Whether bulk rows come faster than their spacing lets them go."""
+        return not self.quick and self.rows >= BULK_ROWS
+
+    def due(self, now: float, *, at_once: bool, busy: bool = False) -> float:
         """Return for how many seconds the next insert should still wait; 0 or less: insert now."""
-        if at_once or (not self.quick and self.rows >= BULK_ROWS):
+        if at_once or self.behind:
             return 0.0
-        return self.last_start + (QUICK_SPACING if self.quick else BULK_SPACING) - now
+        quick_spacing = BUSY_SPACING if busy else QUICK_SPACING
+        return self.last_start + (quick_spacing if self.quick else BULK_SPACING) - now
 
     def take(self, now: float) -> list[Item]:
         """Take the next insert's items off the queue, in order."""
@@ -117,10 +124,12 @@ def next_lane(lanes: Iterable[Lane], now: float, *, quick_only: bool, at_once: b
     """
     best: Lane | None = None
     wait: float | None = None
+    lanes = tuple(lanes)
+    busy = any(lane.behind for lane in lanes)
     for lane in lanes:
         if lane.busy or not lane.items or (quick_only and not lane.quick):
             continue
-        due = lane.due(now, at_once=at_once)
+        due = lane.due(now, at_once=at_once, busy=busy)
         if due > 0:
             wait = due if wait is None else min(wait, due)
         elif best is None or (lane.quick, lane.rows) > (best.quick, best.rows):

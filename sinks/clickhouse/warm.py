@@ -200,14 +200,9 @@ class ClickHouseWarm:
         retried(self._control, attempt, "recording frontiers")
 
     def _await_room(self, rows: pa.RecordBatch) -> None:
-        self._hurried += 1
-        try:
-            while not self._has_room(rows.num_rows, rows.nbytes):
-                self._changed.notify_all()
-                self._changed.wait()
-                self._raise_failure()
-        finally:
-            self._hurried -= 1
+        while not self._has_room(rows.num_rows, rows.nbytes):
+            self._changed.wait()
+            self._raise_failure()
 
     def _has_room(self, rows: int, nbytes: int) -> bool:
         waiting = sum(lane.rows for lane in self._lanes.values()) + self._in_flight[0]

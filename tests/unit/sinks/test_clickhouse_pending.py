@@ -108,3 +108,15 @@ def test_pairs_are_found_whatever_their_size() -> None:
     wanted = (np.array([5, 5, 5, 6, 2**40, 2**40]), np.array([0, 1, 2, 0, 7, 8]))
     assert among(wanted, known).tolist() == [True, False, True, False, True, False]
     assert among(wanted, (np.array([], np.int64), np.array([], np.int64))).tolist() == [False] * 6
+
+
+def test_quick_tables_are_inserted_less_often_while_bulk_tables_are_behind() -> None:
+    quick, bulk = lane(OHLCV["1m"]), lane()
+    quick.put(item(1))
+    quick.done(quick.take(100.0))
+    quick.put(item(1))
+    bulk.put(item(pending.BULK_ROWS))
+    bulk.busy = True  # its insert is under way
+    soon, later = 100.0 + pending.QUICK_SPACING, 100.0 + pending.BUSY_SPACING
+    assert next_lane([quick, bulk], soon, quick_only=False, at_once=False)[0] is None
+    assert next_lane([quick, bulk], later, quick_only=False, at_once=False)[0] is quick
