@@ -18,7 +18,6 @@ from market.layout import (
     CHANGED,
     DECIDED,
     DONE,
-    IRREGULAR_MARKER,
     IRREGULAR_TRADES,
     LEVELS,
     NEVER,
@@ -109,13 +108,12 @@ class Shard:
                 progress[DECIDED if left else AT_TRADE] = end
             else:
                 row, content = specials.found[special]
-                if stop == IRREGULAR_MARKER and isinstance(content, Marker):
+                if isinstance(content, Marker):
                     irregular.apply_marker(int(specials.named[at]), content, _cause(frames, row))
                     progress[AT_SYMBOL] = at + 1
-                    continue
-                if isinstance(content, UnfillableIds):
+                else:
                     irregular.apply_unfillable(content, _cause(frames, row))
-                progress[AT_SPECIAL] += 1
+                    progress[AT_SPECIAL] += 1
 
     def dump(self) -> bytes:
         """Return the state: a versioned header and arrays, symbols by canonical name."""

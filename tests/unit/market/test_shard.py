@@ -277,6 +277,17 @@ def test_trade_too_old_to_deduplicate_is_a_dead_letter() -> None:
         assert [row["trade_id"] for row in store.rows["silver_trades"]] == ["5", "7", "8", "9"]
 
 
+def test_forgotten_id_may_come_again_with_a_new_time() -> None:
+    rules = Rules(contiguous_ids=False, dedup_horizon_us=100 * SECOND)
+    store = run([traded(5, 1), traded(6, 200), traded(5, 150), traded(5, 150)], rules=rules)
+    assert [row["source_offset"] for row in store.rows["silver_trades"]] == [0, 1, 2]
+
+
+def test_marker_of_a_stretch_that_is_covered_already_changes_nothing() -> None:
+    log = [traded(1, 1), covered(-10, 20), covered(40, 70), covered(-5, 10), covered(-10, 20)]
+    assert status(run(log)) == (True, False, 0, 2)
+
+
 def test_ids_of_many_trades_are_forgotten_in_time() -> None:
     rules = Rules(contiguous_ids=False, dedup_horizon_us=100 * SECOND)
     shard = new_shard(rules)
