@@ -23,11 +23,11 @@ def compile_ahead() -> None:
         rules = Rules(lateness_us=0, gap_grace_us=0, horizon_us=0, contiguous_ids=contiguous)
         listed = Instruments("none", (Instrument("A/B", "AB"),))
         shard = Shard(exchange="none", partition=0, instruments=listed, rules=rules)
-        start = MIN_TIME_US + 10 * SECOND
+        start = MIN_TIME_US + 70 * SECOND
         # A trade, coverage with a hole, a trade of the window that has left the state by then, and cover for the hole.
         log = [
             (1, start),
-            (start - SECOND, start + SECOND),
+            (start - 20 * SECOND, start + SECOND),
             (start + 2 * SECOND, start + 90 * SECOND),
             (3, start),
             (start, start + 91 * SECOND),
