@@ -35,7 +35,9 @@ def rendered() -> str:
         section("Truth: `dead_letters`", DEAD_LETTERS),
         section("Truth: `feed_events`", FEED_EVENTS),
     ]
-    head = "# Field reference\n\nDerived from `market/schema.py`; a test keeps it so. Prices and volumes are exact decimals, times are UTC.\n"
+    head = (
+        "# Field reference\n\nDerived from `market/schema.py`; a test keeps it so. Prices and volumes are exact decimals, times are UTC.\n"
+    )
     return "\n".join([head, *sections])
 
 
