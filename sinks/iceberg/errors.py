@@ -84,6 +84,8 @@ def translate(error: Exception, doing: str) -> PipelineError:
         if isinstance(error, drivers):
             if ours is SchemaMismatch:
                 message += ". The cold store lacks a table that should be there: was it dropped? `k2 recover` prepares it again"
+            if "database is locked" in message:
+                message += ". A process holds the catalog file and does not let go: a frozen flow? `k2 run --take-over` ends it"
             return ours(message)
     return InvariantViolation(message)
 

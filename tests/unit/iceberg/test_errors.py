@@ -80,3 +80,8 @@ def test_our_own_errors_pass_unchanged() -> None:
 
 def test_a_message_is_one_line() -> None:
     assert "\n" not in str(translate(OSError("first\nsecond"), "read"))
+
+
+def test_a_catalog_file_that_stays_locked_names_the_way_out() -> None:
+    error = sqlalchemy.exc.OperationalError("UPDATE", {}, Exception("database is locked"))
+    assert "--take-over" in str(translate(error, "commit"))
