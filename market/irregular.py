@@ -6,6 +6,7 @@ coverage, and judge again. The thresholds that `Book.settle` leaves behind tell 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -114,7 +115,7 @@ class Irregular:
         if history.coverage.stretches:
             covered_to = history.coverage.stretches[-1][1]
             where = _around_growth(history.coverage, covered_to - book.rules.gap_grace_us, growth)
-        judge = _Judge(book, symbol, history, where, cause) if where else None
+        judge = _Judge(book, symbol, history, where, cause, [time for _, time in new.values()]) if where else None
         for number, (_, time) in new.items():
             history.runs.accept(number, time)
         self._tell(cause, symbol, history.gaps.change(growth, covered_to - book.rules.gap_grace_us))
@@ -233,7 +234,7 @@ def _without(spans: list[Stretch], others: list[Stretch]) -> list[Stretch]:
 class _Judge:
     """Completeness around some times: as it is when this is made, and again when the record has been applied."""
 
-    def __init__(self, book: Book, symbol: int, history: History, where: list[Stretch], cause: Cause) -> None:
+    def __init__(self, book: Book, symbol: int, history: History, where: list[Stretch], cause: Cause, times: Iterable[int] = ()) -> None:
         self._book = book
         self._symbol = symbol
         self._history = history
@@ -247,9 +248,11 @@ class _Judge:
             limit = watermark - book.rules.horizon_us
             old = [(low, high) for low, high in self._where if low < limit]
             if old:
-                self._evicted = self._judge_evicted(old, limit)
+                # Windows of the record's own trades get deltas, which say what is complete then.
+                own = {(level, time - time % length) for time in times for level, length in enumerate(LENGTHS)}
+                self._evicted = self._judge_evicted(old, limit, own)
 
-    def _judge_evicted(self, where: list[Stretch], limit: int) -> dict[tuple[int, int], bool]:
+    def _judge_evicted(self, where: list[Stretch], limit: int, own: set[tuple[int, int]]) -> dict[tuple[int, int], bool]:
         # Closed windows that may have left the state, by (level, start). Only days with trades have stored rows.
         state = self._book.state
         heads = state.symbols[self._symbol, HEADS : HEADS + LEVELS].tolist()
@@ -261,8 +264,9 @@ class _Judge:
                 for level, length in enumerate(LENGTHS):
                     first = max(day, low - low % length)
                     for start in range(first, min(high + 1, day + _DAY.length_us, limit - length + 1), length):
-                        if (level, start) not in found and find(state.candles, heads[level], start) < 0:
-                            found[level, start] = self._book.complete(self._history, start, start + length)
+                        window = level, start
+                        if window not in found and window not in own and find(state.candles, heads[level], start) < 0:
+                            found[window] = self._book.complete(self._history, start, start + length)
         return found
 
     def again(self) -> None:
@@ -293,8 +297,6 @@ class _Judge:
     def _tell_status(self, level: int, start: int, *, complete: bool) -> None:
         self._book.make_room(1)
         state, cause = self._book.state, self._cause
-        if find(state.candles, state.symbols[self._symbol, DELTA_HEADS + level], start) >= 0:
-            return  # the record's delta of that window says it
         slot = create(state, self._symbol, DELTA_HEADS + level, level, start)
         mark(state, slot, cause.offset, cause.received)
         columns, values = [CHANGE, CLOSED, COMPLETE, CAUSE, UPDATED], [Change.STATUS.value, 1, complete, cause.offset, cause.received]
