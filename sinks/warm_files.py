@@ -42,10 +42,13 @@ READER_SYSTEM_TABLES: Final = (
     "table_functions", "table_engines", "keywords", "merges", "metrics", "events", "build_options", "time_zones",
 )  # fmt: skip
 
+# Without a container of its own, the memory of its control group is that of every process here: the engine must not count it.
 _CONFIG = """<clickhouse>
  <listen_host>{host}</listen_host><http_port>{port}</http_port><users_config>{engine}/users.xml</users_config>
  <tmp_path>{engine}/tmp/</tmp_path>
  <max_server_memory_usage>{memory}</max_server_memory_usage><mark_cache_size>268435456</mark_cache_size>
+ <background_schedule_pool_size>16</background_schedule_pool_size>
+ <memory_worker_use_cgroup>0</memory_worker_use_cgroup><memory_worker_dynamic_hard_limit>0</memory_worker_dynamic_hard_limit>
  <keep_alive_timeout>120</keep_alive_timeout><max_concurrent_queries>0</max_concurrent_queries>
  <log-level>warning</log-level><logger><log>{home}/logs/warm.log</log><size>20M</size><count>3</count></logger>
 </clickhouse>

@@ -34,11 +34,11 @@ CONTROL_TABLES: Final = {
         `table` LowCardinality(String), `exchange` LowCardinality(String), `topic` LowCardinality(String), `partition` Int64,
         `generation` String, `offset` UInt64, `committed_at` DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')
     ) ENGINE = ReplacingMergeTree(`offset`) ORDER BY (`table`, `topic`, `partition`)""",
-    # Who may write the rows of a table that come from a topic partition: the highest claim.
+    # Who may write the rows that a table takes from a topic partition (key `silver_trades binance/03`: the claim put here last),
+    # and how often a writer has disowned its lost inserts into a table (key: table and writer).
     "writers": """(
-        `table` LowCardinality(String), `exchange` LowCardinality(String), `partition` Int64, `claim` UInt64, `writer` String,
-        `process` String, `claimed_at` DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')
-    ) ENGINE = ReplacingMergeTree(`claim`) ORDER BY (`table`, `exchange`, `partition`)""",
+        `key` String, `claim` String, `process` String, `claimed_at` DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')
+    ) ENGINE = EmbeddedRocksDB PRIMARY KEY `key`""",
     "schema_version": """(
         `version` UInt32, `applied_at` DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')
     ) ENGINE = ReplacingMergeTree ORDER BY `version`""",

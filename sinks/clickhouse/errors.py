@@ -14,6 +14,9 @@ from market.errors import ConfigError, FatalError, InvariantViolation, PipelineE
 # Codes of the server (src/Common/ErrorCodes.cpp there) that decide more than the driver's class does.
 RETRY_CODES: Final = frozenset(
     {
+        32,  # ATTEMPT_TO_READ_AFTER_EOF: so does a body that a stopping server cuts short
+        33,  # CANNOT_READ_ALL_DATA: likewise
+        117,  # INCORRECT_DATA: likewise ("the Arrow stream is empty")
         159,  # TIMEOUT_EXCEEDED
         164,  # READONLY: a replica that lost its coordination
         173,  # CANNOT_ALLOCATE_MEMORY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -32,8 +33,9 @@ Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]  # offsets and ordin
 class Connection:
     """A session of one thread that is opened when needed and again after a failure."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, ending: threading.Event) -> None:
         self._provider = provider
+        self.ending = ending  # set: do not try again
         self._session: Session | None = None
 
     def get(self) -> Session:
@@ -71,7 +73,8 @@ def retried(connection: Connection, attempt: Callable[[Session], Any], what: str
             if time.monotonic() - started > RETRY_SECONDS:
                 raise SinkUnavailable(f"{what}: ClickHouse did not take it within {RETRY_SECONDS:.0f} s; last: {error}") from error
             log.warning("warm_store_retried", doing=what, error=str(error), pause_s=pause)
-            time.sleep(pause)
+            if connection.ending.wait(pause):
+                raise
             pause = min(2 * pause, LONGEST_PAUSE)
         except PipelineError:
             connection.drop()

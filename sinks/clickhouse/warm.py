@@ -57,7 +57,8 @@ class ClickHouseWarm:
         self._lanes = {table.name: Lane(table) for table in tables}
         self._max_rows = max_pending_rows
         self._claims = Claims()
-        self._control = Connection(provider)
+        self._ending = threading.Event()
+        self._control = Connection(provider, self._ending)
         self._control_lock = threading.Lock()
         self._changed = threading.Condition()  # guards lanes, partitions and the fields below
         self._partitions: dict[Shard, WarmPartition] = {}
@@ -117,6 +118,7 @@ class ClickHouseWarm:
 
     def close(self) -> None:
         """End the inserters and connections; rows that no `commit` has waited for may be lost to the flow's replay. Never raises."""
+        self._ending.set()
         with self._changed:
             self._closed = True
             for lane in self._lanes.values():
@@ -219,7 +221,7 @@ class ClickHouseWarm:
                 thread.start()
 
     def _insert_until_closed(self, quick_only: bool) -> None:  # noqa: FBT001 a thread's argument
-        connection = Connection(self._provider)
+        connection = Connection(self._provider, self._ending)
         try:
             while (taken := self._take(quick_only=quick_only)) is not None:
                 lane, items = taken

@@ -307,12 +307,12 @@ def test_many_late_windows_at_once(new_sink: Sinks, reader: WarmReader) -> None:
 # ------------------------------------------------------------------------------------------------------- unknown outcomes
 
 
-@pytest.mark.parametrize("table", ["silver_trades", "bronze_trades_binance", "ohlcv_1m", "dead_letters", "frontiers", "writers"])
+@pytest.mark.parametrize("table", ["silver_trades", "bronze_trades_binance", "ohlcv_1m", "dead_letters", "frontiers"])
 @pytest.mark.parametrize("fate", [Fate.LOSE_ANSWER, Fate.LOSE_REQUEST, Fate.DELAY_REQUEST])
 def test_a_lost_request_or_answer_neither_loses_nor_doubles_rows(
     new_sink: Sinks, endpoint: Endpoint, reader: WarmReader, table: str, fate: Fate
 ) -> None:
-    name = table if table in {"writers", "frontiers"} else f"`{table}`"
+    name = table if table == "frontiers" else f"`{table}`"
     rule = Once(f"INSERT INTO k2.{name} (", fate)
     with lossy(endpoint.url, rule) as proxy:
         sink = new_sink(lambda: dataclasses.replace(endpoint, url=proxy.url))
@@ -330,6 +330,35 @@ def test_a_lost_request_or_answer_neither_loses_nor_doubles_rows(
     assert_exactly_once(reader, 120)
     assert set(frontiers(reader).values()) == {120}
     assert newest_candles(reader)[0]["source_offset"] == 119
+
+
+@pytest.mark.parametrize("fate", [Fate.LOSE_ANSWER, Fate.LOSE_REQUEST])
+def test_a_lost_claim_is_made_again(new_sink: Sinks, endpoint: Endpoint, reader: WarmReader, fate: Fate) -> None:
+    rule = Once("INSERT INTO k2.writers (", fate)
+    with lossy(endpoint.url, rule) as proxy:
+        part = opened(new_sink(lambda: dataclasses.replace(endpoint, url=proxy.url)))
+        assert rule.left == 0
+        write(part, 0, 20)
+        part.commit()
+    assert_exactly_once(reader, 20)
+
+
+def test_a_claim_that_arrives_late_leaves_no_owner_rather_than_two(new_sink: Sinks, endpoint: Endpoint, reader: WarmReader) -> None:
+    with lossy(endpoint.url, Once("INSERT INTO k2.writers (", Fate.DELAY_REQUEST)) as proxy:
+        first = opened(new_sink(lambda: dataclasses.replace(endpoint, url=proxy.url)))
+        write(first, 0, 20)
+        first.commit()
+        second = opened(new_sink(), 20)
+        proxy.release.set()
+        wait_until(lambda: len(proxy.delivered) == 1)
+        for part in (first, second):
+            write(part, 20, 20)
+            with pytest.raises(Fenced):
+                part.commit()
+    third = opened(new_sink(), 20)
+    write(third, 20, 20)
+    third.commit()
+    assert_exactly_once(reader, 40)
 
 
 def test_a_store_that_stays_away_is_an_error_at_the_next_call(

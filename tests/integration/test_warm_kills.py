@@ -54,10 +54,11 @@ class Child:
 
     def wait_for(self, offset: int) -> None:
         assert self.process.stdout is not None
+        line = ""
         for line in self.process.stdout:
             if line.strip().isdigit() and int(line) >= offset:
                 return
-        raise AssertionError(f"it ended with {self.process.wait()} before it came to {offset}")
+        raise AssertionError(f"it ended with {self.process.wait()} before it came to {offset}: {line}")
 
     def end(self) -> tuple[int, str]:
         output, _ = self.process.communicate(timeout=120)
