@@ -7,12 +7,16 @@ Every 100 ms a batch of trades is appended, the last of them of a probe symbol w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import clickhouse_connect
@@ -58,12 +62,12 @@ def _batch(rows: list[tuple[str, str]], kind: str | None = None) -> pa.RecordBat
     )
 
 
-def measure(home: Path, seconds: int, rate: int, env: dict[str, str]) -> dict[str, float]:
+def measure(home: Path, seconds: int, rate: int) -> dict[str, float]:
     """Run the flow and the probe; returns milliseconds."""
     home.mkdir(parents=True, exist_ok=True)
     instruments = home / "instruments.yaml"
     instruments.write_text(json.dumps({"binance": SYMBOLS}))
-    env = {**os.environ, "K2_HOME": str(home), "K2_INSTRUMENTS": str(instruments), **env}
+    env = {**os.environ, "K2_HOME": str(home), "K2_INSTRUMENTS": str(instruments)}
     log = open_topics(f"sqlite:///{home}/topics.db")
     log.create(topic_name("binance"), 4)
     k2 = [sys.executable, "-m", "cli.main"]
@@ -138,11 +142,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--rate", type=int, default=1000)
-    parser.add_argument("--catalog-delay", type=float, default=0.0, help="seconds that every catalog commit is made to take")
+    parser.add_argument("--catalog-delay", type=float, default=0.0, help="seconds for which the catalog is locked, again and again")
     options = parser.parse_args()
-    extra = {"K2_TEST_CATALOG_DELAY": str(options.catalog_delay)} if options.catalog_delay else {}
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder) / "home", options.seconds, options.rate, extra)))
+        home = Path(folder) / "home"
+        with _slow_catalog(home / "cold" / "catalog.db", options.catalog_delay):
+            print(json.dumps(measure(home, options.seconds, options.rate)))
+
+
+@contextlib.contextmanager
+def _slow_catalog(file: Path, delay: float) -> Iterator[None]:
+    # Somebody else holds the catalog's database for `delay` seconds at a time: every commit waits that long.
+    done = threading.Event()
+
+    def hold() -> None:
+        while not done.wait(0.2):
+            if not file.exists():
+                continue
+            with (
+                contextlib.suppress(sqlite3.OperationalError),
+                contextlib.closing(sqlite3.connect(file, timeout=10, isolation_level=None)) as database,
+            ):
+                database.execute("BEGIN EXCLUSIVE")
+                done.wait(delay)
+                database.execute("ROLLBACK")
+
+    thread = threading.Thread(target=hold) if delay else None
+    if thread is not None:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if thread is not None:
+            thread.join()
 
 
 if __name__ == "__main__":
