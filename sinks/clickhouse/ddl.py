@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,6 +12,7 @@ from sinks.clickhouse.session import DATABASE, Session
 from sinks.endpoint import Endpoint
 
 SCHEMA_VERSION: Final = 1
+_WAY_OUT: Final = "rename it and start again; what it held is loaded anew from the raw topics (`k2 recover`)"
 KEPT_DAYS: Final = {Layer.BRONZE: 7, Layer.SILVER: 30}  # counted from insertion: loading an old recording keeps it as long
 TYPES: Final = {
     Kind.TEXT: "String",
@@ -114,6 +116,8 @@ def prepare(endpoint: Endpoint, tables: Sequence[Table]) -> None:
         for name, definition in CONTROL_TABLES.items():
             if name not in found:
                 session.command(f"CREATE TABLE IF NOT EXISTS {DATABASE}.`{name}` {definition}")
+            elif (names := [column for column, _ in found[name]]) != re.findall(r"`(\w+)` [A-Z]", definition):
+                raise SchemaMismatch(f"table {DATABASE}.{name} has columns {', '.join(names)}, which another version made: {_WAY_OUT}")
         for table in tables:
             if table.name not in found:
                 session.command(create_table(table))
@@ -145,13 +149,13 @@ def _check(table: Table, found: list[tuple[str, str]]) -> None:
         else f"it has {len(found)} columns instead of {len(expected)}"
     )
     raise SchemaMismatch(
-        f"table {DATABASE}.{table.name} has another shape than this version writes: {detail}. It was made or altered by something else: "
-        "rename it and start again; what it holds is loaded anew from the raw topics (`k2 recover`)"
+        f"table {DATABASE}.{table.name} has another shape than this version writes: {detail}. "
+        f"It was made or altered by something else: {_WAY_OUT}"
     )
 
 
 def _stored_version(session: Session) -> int:
-    if session.command(f"EXISTS TABLE {DATABASE}.schema_version", settings={"wait_end_of_query": 1}) in {"0", ""}:
+    if "schema_version" not in _columns(session):
         return 0
     return int(session.arrow(f"SELECT max(version) AS v FROM {DATABASE}.schema_version")["v"][0].as_py())
 

@@ -61,11 +61,10 @@ class Session:
             )
         self._pool = pool
 
-    def command(self, sql: str, parameters: Mapping[str, Any] | None = None, *, settings: Mapping[str, Any] | None = None) -> str:
-        """Run a statement without rows as its result, or with a single line of text."""
+    def command(self, sql: str, parameters: Mapping[str, Any] | None = None, *, settings: Mapping[str, Any] | None = None) -> None:
+        """Run a statement without rows as its result."""
         with translated(sql[:60]):
-            answer = self._client.command(sql, parameters=dict(parameters or {}), settings=dict(settings or {}))
-        return answer if isinstance(answer, str) else ""
+            self._client.command(sql, parameters=dict(parameters or {}), settings=dict(settings or {}))
 
     def insert(self, sql: str, body: pa.Buffer, *, query_id: str, settings: Mapping[str, Any] | None = None) -> int:
         """Run an `INSERT … FORMAT ArrowStream` with its body, once: the driver does not repeat it.
