@@ -21,7 +21,7 @@ from dataflows import stages
 from dataflows.engine import Control, ReadLimits, Tables, Topics, sorted_parts
 from dataflows.stores import ColdStore, WarmStore
 from market.record import shard_key, topic_name
-from market.schema import all_tables
+from market.schema import Table, all_tables
 
 
 @dataclass(slots=True)
@@ -94,10 +94,39 @@ class Platform:
     def frontiers(self) -> dict[str, int]:
         """Return the highest frontier that any table of either store holds, by shard."""
         highest: dict[str, int] = {}
-        for (topic, partition), offset in [*self.warm.frontiers(), *self.cold.frontiers()]:
+        for _table, topic, partition, offset in [*self.warm.table_frontiers(), *self.cold.table_frontiers()]:
             shard = shard_key(topic.removeprefix("raw.trades."), partition)
             highest[shard] = max(highest.get(shard, 0), offset)
         return highest
+
+    def expire_raw(self, now_us: int) -> int:
+        """Drop raw records that are older than `raw_retention`, below every table's frontier and below the saved position.
+
+        Returns:
+            How many; 0 where the broker does this itself or nothing is to be dropped.
+        """
+        age_us = int(self.settings.raw_retention * 1_000_000)
+        saved = dict(self.control.saved)
+        if age_us <= 0 or not saved:
+            return 0
+        lowest = self._lowest_frontiers()
+        dropped = 0
+        for exchange in {shard.rsplit("/", 1)[0] for shard in saved}:
+            before = {
+                p: min(lowest.get(shard, 0), saved[shard]) for shard, (e, p) in self.shards().items() if e == exchange and shard in saved
+            }
+            dropped += self.log.expire(topic_name(exchange), before, now_us - age_us)
+        return dropped
+
+    def _lowest_frontiers(self) -> dict[str, int]:
+        # A table without a frontier for a partition has taken nothing in: it counts as 0.
+        by_shard: dict[str, dict[str, int]] = {}
+        for store in (self.warm, self.cold):
+            for table, topic, partition, offset in store.table_frontiers():
+                shard = shard_key(topic.removeprefix("raw.trades."), partition)
+                by_shard.setdefault(shard, {})[f"{type(store).__name__} {table}"] = offset
+        tables = {shard: len(tables_of(shard.rsplit("/", 1)[0])) for shard in by_shard}
+        return {shard: min(held.values()) if len(held) == 2 * tables[shard] else 0 for shard, held in by_shard.items()}
 
     def expired_shards(self) -> dict[str, int]:
         """Return the start offset of shards that tables hold rows of and whose log no longer begins at its beginning."""
@@ -153,3 +182,8 @@ class Platform:
         for part in (self._warm, self._cold, self._log):
             if part is not None:
                 part.close()
+
+
+def tables_of(exchange: str) -> tuple[Table, ...]:
+    """Return the tables that take rows from the topic of an exchange."""
+    return all_tables((exchange,))

@@ -39,6 +39,7 @@ class Control:
     draining: threading.Event = field(default_factory=threading.Event)
     failure: BaseException | None = None
     position: dict[str, int] = field(default_factory=dict)  # shard -> next offset to read
+    saved: dict[str, int] = field(default_factory=dict)  # shard -> a position that the engine has certainly saved
     records: int = 0  # records read in this run
 
     def failed(self, error: BaseException) -> None:
@@ -123,6 +124,7 @@ class TopicPart(StatefulSourcePartition[RawBatch, bytes]):
         self.offset = self._resume(state)
         self.epoch_records = 0
         self.idle = False
+        self.snapshotted: int | None = None
         self.control.position[self.shard] = self.offset
 
     def _resume(self, state: bytes | None) -> int:
@@ -185,6 +187,9 @@ class TopicPart(StatefulSourcePartition[RawBatch, bytes]):
     def snapshot(self) -> bytes:
         """Return the position of the next read; a new epoch's quota begins."""
         self.epoch_records = 0
+        if self.snapshotted is not None:
+            self.control.saved[self.shard] = self.snapshotted  # another epoch has begun since, so that one was saved
+        self.snapshotted = self.offset
         count = self.source.partitions[self.exchange]
         return json.dumps({"version": POSITION_VERSION, "generation": self.generation, "partitions": count, "offset": self.offset}).encode()
 

@@ -43,10 +43,12 @@ class WarmStore:
         """Create what is missing; raises `SchemaMismatch` where a table has another shape."""
         prepare_warm(warm_endpoint(self._settings), self._tables)
 
-    def frontiers(self) -> Iterator[tuple[tuple[str, int], int]]:
-        """Yield ((topic, partition), offset) of every table."""
-        for row in WarmReader(warm_endpoint(self._settings)).frontiers():
-            yield (row.topic, row.partition), row.offset
+    def table_frontiers(self) -> Iterator[tuple[str, str, int, int]]:
+        """Yield (table, topic, partition, offset) of every table."""
+        with WarmReader(warm_endpoint(self._settings)) as reader:
+            rows = reader.frontiers()
+        for row in rows:
+            yield row.table, row.topic, row.partition, row.offset
 
     def open_writer(self, generations: Mapping[str, str], shard: str, state: bytes | None) -> Writer:
         """Claim a topic partition of all tables."""
@@ -100,10 +102,10 @@ class ColdStore:
         """Create what is missing; raises `SchemaMismatch` where a table has another shape."""
         prepare_cold(open_catalog(self._settings.cold_url), tuple(self._tables.values()))
 
-    def frontiers(self) -> Iterator[tuple[tuple[str, int], int]]:
-        """Yield ((topic, partition), offset) of every table."""
+    def table_frontiers(self) -> Iterator[tuple[str, str, int, int]]:
+        """Yield (table, topic, partition, offset) of every table."""
         for row in ColdReader(open_catalog(self._settings.cold_url)).frontiers():
-            yield (row.topic, row.partition), row.offset
+            yield row.table, row.topic, row.partition, row.offset
 
     def open_writer(self, name: str, state: bytes | None) -> Writer:
         """Claim a table and bring what its saved state still owes it."""
