@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import structlog
 from bytewax.dataflow import Dataflow
 
 from config.run_file import update_run
@@ -45,6 +47,7 @@ class Platform:
         """Build from `K2_*` and config/k2.yaml, draining on SIGTERM and SIGINT."""
         from dataflows.runner import drain_on_signals
 
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
         platform = cls(load_settings())
         drain_on_signals(platform.control)
         return platform
