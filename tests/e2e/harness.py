@@ -115,7 +115,7 @@ def home(folder: Path, **env: str) -> Iterator[Home]:
         made.stop()
 
 
-def run_with_kills(where: Home, seed: int, kills: int, *, pause: tuple[float, float] = (0.3, 4.0), warm_share: float = 0.2) -> int:
+def run_with_kills(where: Home, seed: int, kills: int, *, pause: tuple[float, float], warm_share: float = 0.2) -> int:
     """Run to the end of the log, killing the flow (and now and then the warm store) at seeded random moments.
 
     Returns the number of kills that hit a living process.

@@ -20,12 +20,12 @@ def assert_same_gold(left: Home, right: Home) -> None:
             assert_frame_equal(got[interval], frame), (store, interval)
 
 
-def prove_kills(tmp_path: Path, workload: Workload, seed: int, kills: int, at_least: int) -> None:
+def prove_kills(tmp_path: Path, workload: Workload, seed: int, kills: int, at_least: int, pause: tuple[float, float]) -> None:
     with home(tmp_path / "calm") as calm, home(tmp_path / "killed") as killed:
         calm.fill(workload)
         trades = killed.fill(workload)
         calm.k2("run", "--until-end")
-        hits = run_with_kills(killed, seed, kills)
+        hits = run_with_kills(killed, seed, kills, pause=pause)
         assert hits >= at_least, "the kills missed the run: make it longer"
         killed.audit()
         for store in ("warm", "cold"):
@@ -34,14 +34,14 @@ def prove_kills(tmp_path: Path, workload: Workload, seed: int, kills: int, at_le
 
 
 def test_killed_flow_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
-    prove_kills(tmp_path, Workload(trades=60_000, symbols=40, trouble=0.02), seed=1, kills=4, at_least=2)
+    prove_kills(tmp_path, Workload(trades=60_000, symbols=40, trouble=0.02), seed=1, kills=4, at_least=2, pause=(0.5, 4.0))
 
 
 @pytest.mark.prove
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(5))
 def test_fifty_kills_over_half_a_million_trades(tmp_path: Path, seed: int) -> None:
-    prove_kills(tmp_path, Workload(trades=500_000, symbols=100, trouble=0.02, seed=seed), seed=seed, kills=10, at_least=3)
+    prove_kills(tmp_path, Workload(trades=500_000, symbols=100, trouble=0.02, seed=seed), seed=seed, kills=10, at_least=6, pause=(1.0, 7.0))
 
 
 def test_frozen_flow_that_wakes_up_after_its_tables_were_taken_writes_nothing(tmp_path: Path) -> None:
