@@ -94,9 +94,9 @@ class Claims:
         pairs = list(wanted)
         held = {_key(table, shard): self._held[shard] for table, shard in pairs}
         held.update({self._epoch_key(table): str(self._epochs[table]) for table, _ in pairs})
-        keys = ", ".join(f"'{key}'" for key in held)
-        claims = ", ".join(f"('{key}', '{claim}')" for key, claim in held.items())
-        return f"(SELECT count() FROM {DATABASE}.writers WHERE `key` IN ({keys}) AND (`key`, `claim`) IN ({claims})) = {len(held)}"
+        keys, claims = (", ".join(f"'{value}'" for value in values) for values in (held, sorted(set(held.values()))))
+        # Claims are made for one topic partition each, so no other key can hold one of them.
+        return f"(SELECT count() FROM {DATABASE}.writers WHERE `key` IN ({keys}) AND `claim` IN ({claims})) = {len(held)}"
 
     def lost(self, session: Session, wanted: Iterable[tuple[str, Shard]]) -> Fenced:
         """Return the error for an insert that its fence kept out."""

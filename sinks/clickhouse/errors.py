@@ -55,6 +55,7 @@ SCHEMA_CODES: Final = frozenset(
         70,  # CANNOT_CONVERT_TYPE
         81,  # UNKNOWN_DATABASE
         349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+        636,  # CANNOT_EXTRACT_TABLE_STRUCTURE: of a table that is gone
     }
 )
 # First match wins; a test walks the driver's exceptions and finds each of them here.

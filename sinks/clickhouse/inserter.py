@@ -16,7 +16,7 @@ import structlog
 from market.errors import PipelineError, SinkUnavailable
 from market.schema import CHANGE, Layer, Table
 from sinks.clickhouse.claims import Claims, Shard
-from sinks.clickhouse.ddl import cause_columns, column_type
+from sinks.clickhouse.ddl import cause_columns
 from sinks.clickhouse.gold import newest_rows
 from sinks.clickhouse.session import DATABASE, Session
 from sinks.endpoint import Endpoint
@@ -82,10 +82,9 @@ def retried(connection: Connection, attempt: Callable[[Session], Any], what: str
 
 
 def insert_statement(table: Table, fence: str) -> str:
-    """Return the fenced insert of a table's rows."""
+    """Return the fenced insert of a table's rows; the server takes the types of the body's columns from the table."""
     names = ", ".join(f"`{c.name}`" for c in table.warm_columns)
-    structure = ", ".join(f"`{c.name}` {column_type(c)}" for c in table.warm_columns).replace("'", "\\'")
-    return f"INSERT INTO {DATABASE}.`{table.name}` ({names}) SELECT {names} FROM input('{structure}') WHERE {fence} FORMAT ArrowStream"
+    return f"INSERT INTO {DATABASE}.`{table.name}` ({names}) SELECT * FROM input() WHERE {fence} FORMAT ArrowStream"
 
 
 def to_stream(rows: pa.Table) -> pa.Buffer:

@@ -20,9 +20,10 @@ INSERT_BYTES: Final = 64 << 20
 BULK_ROWS: Final = 50_000  # a bulk table with this much waiting does not wait any longer
 # Least time between the starts of two inserts of a table. An insert of 10 rows costs the server nearly what one of 1,000 does,
 # and all of them leave a part to merge. The first rows after a pause never wait.
-QUICK_SPACING: Final = 0.05
+QUICK_SPACING: Final = 0.08
 BULK_SPACING: Final = 0.15
 BUSY_SPACING: Final = 0.25  # of quick tables while bulk tables are behind: a replay, where nobody waits for the newest candle
+PAUSE_PER_INSERT: Final = 4.0  # the pause is this much longer than the last insert took, up to BUSY_SPACING: a slow server is spared
 
 
 @dataclass(slots=True)
@@ -55,14 +56,18 @@ class Lane:
     nbytes: int = 0
     busy: bool = False
     last_start: float = float("-inf")
+    last_seconds: float = 0.0  # how long the last insert took
+    waiting_since: float = 0.0  # when the first of the items was put
 
     @property
     def quick(self) -> bool:
         """Whether rows of this table are few and awaited."""
         return self.table.layer in {Layer.GOLD, Layer.TRUTH}
 
-    def put(self, item: Item) -> None:
+    def put(self, item: Item, now: float) -> None:
         """Append rows."""
+        if not self.items:
+            self.waiting_since = now
         self.items.append(item)
         self.rows += item.rows.num_rows
         self.nbytes += item.rows.nbytes
@@ -73,12 +78,15 @@ class Lane:
         """Whether bulk rows come faster than their spacing lets them go."""
         return not self.quick and self.rows >= BULK_ROWS
 
-    def due(self, now: float, *, at_once: bool, busy: bool = False) -> float:
-        """Return for how many seconds the next insert should still wait; 0 or less: insert now."""
-        if at_once or self.behind:
-            return 0.0
-        quick_spacing = BUSY_SPACING if busy else QUICK_SPACING
-        return self.last_start + (quick_spacing if self.quick else BULK_SPACING) - now
+    def ready_at(self, *, busy: bool = False) -> float:
+        """Return when the next insert may start. `busy`: bulk tables are behind."""
+        if not self.quick:
+            spacing = BULK_SPACING
+        elif busy:
+            spacing = BUSY_SPACING
+        else:
+            spacing = min(max(QUICK_SPACING, PAUSE_PER_INSERT * self.last_seconds), BUSY_SPACING)
+        return max(self.waiting_since, self.last_start + spacing)
 
     def take(self, now: float) -> list[Item]:
         """Take the next insert's items off the queue, in order."""
@@ -94,12 +102,13 @@ class Lane:
         self.rows -= rows
         self.nbytes -= nbytes
         self.busy = True
-        self.last_start = now
+        self.last_start = self.waiting_since = now
         return taken
 
-    def done(self, items: Iterable[Item]) -> None:
+    def done(self, items: Iterable[Item], now: float) -> None:
         """Note that items are stored."""
         self.busy = False
+        self.last_seconds = now - self.last_start
         for item in items:
             position = self.positions.get(item.shard)
             if position is None:
@@ -117,21 +126,22 @@ class Lane:
 
 
 def next_lane(lanes: Iterable[Lane], now: float, *, quick_only: bool, at_once: bool) -> tuple[Lane | None, float | None]:
-    """Choose what an inserter does next: quick tables first, then the bulk table with most rows.
+    """Choose what an inserter does next: the table whose rows could have gone first.
+
+    Args:
+        lanes: all tables.
+        now: the clock of `put`, `take` and `done`, seconds.
+        quick_only: leave bulk tables to others.
+        at_once: somebody waits for rows to be stored: no spacing.
 
     Returns:
         The lane, or None and how many seconds to wait before asking again (None: until something is put).
     """
-    best: Lane | None = None
-    wait: float | None = None
     lanes = tuple(lanes)
     busy = any(lane.behind for lane in lanes)
-    for lane in lanes:
-        if lane.busy or not lane.items or (quick_only and not lane.quick):
-            continue
-        due = lane.due(now, at_once=at_once, busy=busy)
-        if due > 0:
-            wait = due if wait is None else min(wait, due)
-        elif best is None or (lane.quick, lane.rows) > (best.quick, best.rows):
-            best = lane
-    return best, wait
+    free = [lane for lane in lanes if lane.items and not lane.busy and (lane.quick or not quick_only)]
+    first = min(free, key=lambda lane: lane.ready_at(busy=busy), default=None)
+    ready = [lane for lane in free if at_once or lane.behind or lane.ready_at(busy=busy) <= now]
+    if ready:
+        return min(ready, key=lambda lane: lane.ready_at(busy=busy)), None
+    return None, None if first is None else first.ready_at(busy=busy) - now

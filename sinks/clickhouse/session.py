@@ -66,8 +66,8 @@ class Session:
         with translated(sql[:60]):
             self._client.command(sql, parameters=dict(parameters or {}), settings=dict(settings or {}))
 
-    def insert(self, sql: str, body: pa.Buffer, *, query_id: str, settings: Mapping[str, Any] | None = None) -> int:
-        """Run an `INSERT … FORMAT ArrowStream` with its body, once: the driver does not repeat it.
+    def insert(self, sql: str, body: pa.Buffer | None, *, query_id: str) -> int:
+        """Run an `INSERT … FORMAT ArrowStream` with its body, or an insert that needs none, once: the driver does not repeat it.
 
         Returns:
             Rows that the server says it wrote.
@@ -75,16 +75,15 @@ class Session:
         Raises:
             SinkUnavailable: what became of the rows is unknown.
         """
+        settings = {**WRITE_SETTINGS, "query_id": query_id}
         with translated(sql[:60]):
-            # The driver puts the statement together again, and keeps it in the URL as long as the body is neither text nor bytes:
-            # those it would read through in search of SQL (1 µs a row), and repeat after a lost answer.
-            target = sql.removeprefix("INSERT INTO ").removesuffix(" FORMAT ArrowStream")
-            summary = self._client.raw_insert(
-                target,
-                insert_block=memoryview(body),
-                fmt="ArrowStream",
-                settings={**WRITE_SETTINGS, "query_id": query_id, **(settings or {})},
-            )
+            if body is None:
+                summary = self._client.command(sql, settings=settings)
+            else:
+                # The driver puts the statement together again, and keeps it in the URL as long as the body is neither text nor
+                # bytes: those it would read through in search of SQL (1 µs a row), and repeat after a lost answer.
+                target = sql.removeprefix("INSERT INTO ").removesuffix(" FORMAT ArrowStream")
+                summary = self._client.raw_insert(target, insert_block=memoryview(body), fmt="ArrowStream", settings=settings)
         written = getattr(summary, "written_rows", None)
         if written is None:
             raise SinkUnavailable(f"ClickHouse did not say how many rows it wrote ({sql[:60]})")

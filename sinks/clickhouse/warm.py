@@ -22,7 +22,7 @@ from market.errors import InvariantViolation, PipelineError, Refused, SinkUnavai
 from market.output import TableOutput
 from market.schema import CHANGE, Layer, Table
 from sinks.clickhouse.claims import Claims, Shard
-from sinks.clickhouse.inserter import Connection, Pairs, Provider, among, causes, retried, store, stored_pairs, to_stream
+from sinks.clickhouse.inserter import Connection, Pairs, Provider, among, causes, retried, store, stored_pairs
 from sinks.clickhouse.pending import Item, Lane, Position, next_lane
 from sinks.clickhouse.reader import Frontier, read_frontiers
 from sinks.clickhouse.session import DATABASE, Session
@@ -31,16 +31,14 @@ MAX_PENDING_ROWS: Final = 300_000
 MAX_PENDING_BYTES: Final = 192 << 20
 INSERTERS: Final = (True, False, False)  # whether the thread takes quick tables only, so that candles never wait behind bulk
 CLOSE_SECONDS: Final = 30.0
-FRONTIER_COLUMNS: Final = pa.schema(
-    [
-        ("table", pa.string()),
-        ("exchange", pa.string()),
-        ("topic", pa.string()),
-        ("partition", pa.int64()),
-        ("generation", pa.string()),
-        ("offset", pa.int64()),
-    ]
-)
+FRONTIER_COLUMNS: Final = {
+    "table": "String",
+    "exchange": "String",
+    "topic": "String",
+    "partition": "Int64",
+    "generation": "String",
+    "offset": "Int64",
+}
 
 
 class ClickHouseWarm:
@@ -135,8 +133,11 @@ class ClickHouseWarm:
             position = self._lanes[table].positions[shard]
             if item is not None:
                 self._await_room(item.rows)
-                self._lanes[table].put(item)
-                self._changed.notify_all()
+                lane = self._lanes[table]
+                idle = not lane.items and not lane.busy
+                lane.put(item, time.monotonic())
+                if idle or lane.behind:  # else an inserter knows of this table already, and when it is due
+                    self._changed.notify_all()
             position.written = max(position.written, next_offset)
             if position.waiting == 0:
                 position.stored = position.written
@@ -189,14 +190,14 @@ class ClickHouseWarm:
             self._changed.notify_all()
 
     def _record(self, rows: list[dict[str, object]], pairs: list[tuple[str, Shard]]) -> None:
-        body = to_stream(pa.Table.from_pylist(rows, schema=FRONTIER_COLUMNS))
-        names = ", ".join(f"`{name}`" for name in FRONTIER_COLUMNS.names)
-        structure = "`table` String, `exchange` String, `topic` String, `partition` Int64, `generation` String, `offset` Int64"
-        sql = f"INSERT INTO {DATABASE}.frontiers ({names}) SELECT {names} FROM input('{structure}') WHERE {self._claims.fence(pairs)} FORMAT ArrowStream"
+        names = ", ".join(f"`{name}`" for name in FRONTIER_COLUMNS)
+        structure = ", ".join(f"`{name}` {kind}" for name, kind in FRONTIER_COLUMNS.items())
+        values = ", ".join(f"({', '.join(_literal(row[name]) for name in FRONTIER_COLUMNS)})" for row in rows)
+        sql = f"INSERT INTO {DATABASE}.frontiers ({names}) SELECT * FROM values('{structure}', {values}) WHERE {self._claims.fence(pairs)}"
 
         def attempt(session: Session) -> None:
             # Recording twice is harmless: a frontier is a fact, and the highest one counts.
-            if session.insert(sql, body, query_id=self._claims.query_id()) != len(rows):
+            if session.insert(sql, None, query_id=self._claims.query_id()) != len(rows):
                 raise self._claims.lost(session, pairs)
 
         retried(self._control, attempt, "recording frontiers")
@@ -246,7 +247,7 @@ class ClickHouseWarm:
 
     def _stored(self, lane: Lane, items: list[Item]) -> None:
         with self._changed:
-            lane.done(items)
+            lane.done(items, time.monotonic())
             self._count(items, -1)
             self._changed.notify_all()
 
@@ -326,6 +327,10 @@ class WarmPartition:
             else:
                 rows = rows.filter(pa.array(~among(causes(table, rows), known)))
         return rows
+
+
+def _literal(value: object) -> str:
+    return str(value) if isinstance(value, int) else "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _offsets(table: Table, rows: pa.RecordBatch) -> npt.NDArray[np.int64]:

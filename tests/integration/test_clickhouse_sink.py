@@ -388,6 +388,17 @@ def test_a_table_that_vanishes_is_an_error_at_the_next_call(new_sink: Sinks, end
     part.abort()
 
 
+def test_a_null_where_none_belongs_is_an_error_and_not_a_default(new_sink: Sinks, reader: WarmReader) -> None:
+    made = rows(SILVER_TRADES, 0, 5, 0)
+    place = made.schema.get_field_index("price")
+    prices = pa.array([None, *made["price"][1:].to_pylist()], made["price"].type)
+    part = opened(new_sink())
+    part.write(output(SILVER_TRADES, made.set_column(place, pa.field("price", prices.type), prices), 0, 5))
+    with pytest.raises(PipelineError, match="NULL"):
+        part.commit()
+    assert causes(reader, SILVER_TRADES) == []
+
+
 # --------------------------------------------------------------------------------------------------------------- one writer
 
 
