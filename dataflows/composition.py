@@ -22,6 +22,7 @@ from connectors.venues.registry import venue
 from dataflows import stages
 from dataflows.engine import Control, ReadLimits, Tables, Topics, sorted_parts
 from dataflows.stores import ColdStore, WarmStore
+from market.ahead import compile_ahead
 from market.record import shard_key, topic_name
 from market.schema import Table, all_tables
 
@@ -141,6 +142,7 @@ class Platform:
         """Prepare both stores and wire the flow."""
         from dataflows.ohlcv import wire
 
+        compile_ahead()
         setups, shards = self.setups(), self.shards()
         exchanges = self.exchanges()
         partitions = {e: self.log.partitions(topic_name(e)) for e in exchanges}

@@ -10,6 +10,7 @@ import pyarrow as pa
 from connectors.venues.registry import build_instruments, venue
 from dataflows.engine import Control
 from dataflows.stages import VenueSetup, decode_with, shard_logic
+from market.ahead import compile_ahead
 from market.record import KIND_MARKER, RAW_SCHEMA, RawBatch, topic_name
 from market.rules import Rules
 
@@ -38,7 +39,8 @@ _FRAMES: Final = {
 
 
 def precompile() -> None:
-    """Send a few frames of every venue through decoder and shard."""
+    """Compile the walk for every kind of batch, then send a few frames of every venue through decoder and shard."""
+    compile_ahead()
     for exchange, frames in _FRAMES.items():
         setups = {exchange: VenueSetup(venue(exchange), build_instruments(exchange, ["BTC/USDT"]), Rules())}
         marker = f'{{"feed":"-","exchange":"{exchange}","from_us":{_TIME_US - 1},"to_us":{_TIME_US + 200_000_000},"symbols":["BTC/USDT"]}}'
