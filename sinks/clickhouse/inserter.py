@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -114,8 +114,8 @@ def store(connection: Connection, claims: Claims, table: Table, batches: Sequenc
                 rows = newest_rows(session, table, rows)
         elif lost:
             claims.renew(session, table.name, shards, lost)
-            lost = ""
             rows = _without_stored(session, table, batches)
+            lost = ""  # not before: should the question fail, it has to be asked again
         if rows.num_rows == 0:
             return
         pairs = [(table.name, shard) for shard in shards]
@@ -130,14 +130,12 @@ def store(connection: Connection, claims: Claims, table: Table, batches: Sequenc
 def _without_stored(session: Session, table: Table, batches: Sequence[tuple[Shard, pa.RecordBatch]]) -> pa.Table:
     """Return the rows that a half-done insert did not store."""
     offset_column = cause_columns(table)[1]
-    missing = []
-    by_shard: dict[Shard, Pairs] = {}
-    for shard in {shard for shard, _ in batches}:
-        first = min(pc.min(batch[offset_column]).as_py() for other, batch in batches if other == shard)
-        by_shard[shard] = stored_pairs(session, table, shard, first)
+    firsts: dict[Shard, int] = {}
     for shard, batch in batches:
-        missing.append(batch.filter(pa.array(~among(causes(table, batch), by_shard[shard]))))
-    return pa.Table.from_batches(missing)
+        first = pc.min(batch[offset_column]).as_py()
+        firsts[shard] = min(first, firsts.get(shard, first))
+    stored = {shard: stored_pairs(session, {table: first}, shard)[table.name] for shard, first in firsts.items()}
+    return pa.Table.from_batches([batch.filter(pa.array(~among(causes(table, batch), stored[shard]))) for shard, batch in batches])
 
 
 def causes(table: Table, batch: pa.RecordBatch) -> Pairs:
@@ -146,15 +144,21 @@ def causes(table: Table, batch: pa.RecordBatch) -> Pairs:
     return batch[offset].to_numpy(), batch[index].to_numpy()
 
 
-def stored_pairs(session: Session, table: Table, shard: Shard, first_offset: int) -> Pairs:
-    """Return the causes at or past an offset whose rows are in the table."""
-    partition, offset, index = cause_columns(table)
-    exchange = "" if table.layer is Layer.BRONZE else "`exchange` = {exchange:String} AND "
-    rows = session.arrow(
-        f"SELECT `{offset}` AS o, `{index}` AS i FROM {DATABASE}.`{table.name}` "
-        f"WHERE {exchange}`{partition}` = {{partition:Int64}} AND `{offset}` >= {{first:Int64}}",
-        {"exchange": shard.exchange, "partition": shard.partition, "first": first_offset},
-    )
+def stored_pairs(session: Session, firsts: Mapping[Table, int], shard: Shard) -> dict[str, Pairs]:
+    """Return, by table, the causes at or past an offset whose rows are in the table."""
+    parts = []
+    for table, first in firsts.items():
+        partition, offset, index = cause_columns(table)
+        exchange = "" if table.layer is Layer.BRONZE else "`exchange` = {exchange:String} AND "
+        parts.append(
+            f"SELECT '{table.name}' AS t, `{offset}` AS o, `{index}` AS i FROM {DATABASE}.`{table.name}` "
+            f"WHERE {exchange}`{partition}` = {{partition:Int64}} AND `{offset}` >= {first}"
+        )
+    rows = session.arrow(" UNION ALL ".join(parts), {"exchange": shard.exchange, "partition": shard.partition})
+    return {table.name: _pairs(rows.filter(pc.equal(rows["t"], table.name))) for table in firsts}
+
+
+def _pairs(rows: pa.Table) -> Pairs:
     return rows["o"].to_numpy().astype(np.int64), rows["i"].to_numpy().astype(np.int64)
 
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 from market.schema import Layer, Table
 from sinks.clickhouse.claims import Shard
 
-INSERT_ROWS: Final = 131_072  # most rows of one insert: the best rate; more only costs memory
+INSERT_ROWS: Final = 65_536  # most rows of one insert: nearly the best rate; more makes a barrier wait longer
 INSERT_BYTES: Final = 64 << 20
-BULK_ROWS: Final = 50_000  # a bulk table with this much waiting does not wait any longer
+BULK_ROWS: Final = 40_000  # a bulk table with this much waiting does not wait any longer
 # Least time between the starts of two inserts of a table. An insert of 10 rows costs the server nearly what one of 1,000 does,
 # and all of them leave a part to merge. The first rows after a pause never wait.
 QUICK_SPACING: Final = 0.08

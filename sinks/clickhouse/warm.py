@@ -27,7 +27,7 @@ from sinks.clickhouse.pending import Item, Lane, Position, next_lane
 from sinks.clickhouse.reader import Frontier, read_frontiers
 from sinks.clickhouse.session import DATABASE, Session
 
-MAX_PENDING_ROWS: Final = 300_000
+MAX_PENDING_ROWS: Final = 200_000  # a barrier may have to wait for as many
 MAX_PENDING_BYTES: Final = 192 << 20
 INSERTERS: Final = (True, False, False)  # whether the thread takes quick tables only, so that candles never wait behind bulk
 CLOSE_SECONDS: Final = 30.0
@@ -87,18 +87,20 @@ class ClickHouseWarm:
             if lane.table.layer is not Layer.BRONZE or lane.table.name == f"bronze_trades_{exchange}"
         ]
 
-        def attempt(session: Session) -> tuple[dict[str, Frontier], dict[str, Pairs]]:
+        def checked(session: Session) -> dict[str, int]:
+            bound = {"topic": topic, "partition": partition}
+            rows = read_frontiers(session, "`topic` = {topic:String} AND `partition` = {partition:Int64}", bound)
+            stored = {row.table: row for row in rows}
+            for table in tables:
+                _check_resume(table.name, shard, generation, resume_offset, stored.get(table.name))
+            return {table.name: stored[table.name].offset if table.name in stored else 0 for table in tables}
+
+        def attempt(session: Session) -> tuple[dict[str, int], dict[str, Pairs]]:
+            checked(session)  # before the claim: what must not start must not end what runs either
             self._claims.take(session, shard, [table.name for table in tables])
-            rows = read_frontiers(
-                session, "`topic` = {topic:String} AND `partition` = {partition:Int64}", {"topic": topic, "partition": partition}
-            )
-            frontiers = {row.table: row for row in rows}
-            present = {
-                table.name: stored_pairs(session, table, shard, frontiers[table.name].offset if table.name in frontiers else 0)
-                for table in tables
-                if table.layer is not Layer.GOLD
-            }
-            return frontiers, present
+            frontiers = checked(session)
+            appended = {table: frontiers[table.name] for table in tables if table.layer is not Layer.GOLD}
+            return frontiers, stored_pairs(session, appended, shard)
 
         with self._control_lock:
             frontiers, present = retried(self._control, attempt, f"opening {shard}")
@@ -106,9 +108,7 @@ class ClickHouseWarm:
         with self._changed:
             self._raise_failure()
             for table in tables:
-                stored = frontiers.get(table.name)
-                offset = 0 if stored is None else stored.offset
-                _check_resume(table.name, shard, generation, resume_offset, stored)
+                offset = frontiers[table.name]
                 self._lanes[table.name].positions[shard] = Position(offset, offset, offset)
             self._partitions[shard] = opened
             self._start_threads()
