@@ -65,8 +65,9 @@ class Child:
         return self.process.returncode, output
 
     def kill(self) -> None:
-        if self.process.returncode is None:
+        if self.process.poll() is None:
             self.process.kill()
+        if self.process.stdout is not None and not self.process.stdout.closed:
             self.process.communicate()
 
 
