@@ -95,10 +95,12 @@ class Bench:
     def k2(self, *arguments: str, **env: str) -> tuple[float, float]:
         """Run a k2 command; return its seconds and its peak memory in MB."""
         start = time.perf_counter()
-        process = subprocess.Popen([sys.executable, "-m", "cli.main", *arguments], env={**self.env, **env}, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
+        log = self.folder / "k2.log"
+        with log.open("ab") as out:
+            process = subprocess.Popen([sys.executable, "-m", "cli.main", *arguments], env={**self.env, **env}, stdout=out, stderr=out)
+            _, status, usage = os.wait4(process.pid, 0)
         if status:
-            raise SystemExit(f"k2 {' '.join(arguments)} failed with status {os.waitstatus_to_exitcode(status)}")
+            raise SystemExit(f"k2 {' '.join(arguments)} failed with status {os.waitstatus_to_exitcode(status)}: {log.read_text()[-2000:]}")
         return time.perf_counter() - start, usage.ru_maxrss / 1024
 
     def stop(self) -> None:
@@ -186,7 +188,7 @@ def alone(bench: Bench) -> list[Figure]:
     group_seconds = limits.seconds(limits.group_by, bench.rows(Layer.SILVER)["silver_trades"])
     both = bench.rows(Layer.BRONZE, Layer.SILVER)
     parquet_seconds = limits.seconds(limits.write_parquet, both, bench.folder)
-    bench.k2("run", "--until-end", K2_TOPICS_URL=f"sqlite:///{bench.folder}/empty.db")  # creates the tables to copy
+    bench.k2("up")  # creates the tables to copy
     warm = {name: [b.select([c for c in b.schema.names if c not in {"payload", CHANGE}]) for b in rows] for name, rows in both.items()}
     insert_seconds = limits.insert_arrow(ensure(bench.home), warm)
     figures = [
@@ -201,7 +203,11 @@ def alone(bench: Bench) -> list[Figure]:
 
 def whole_flow(bench: Bench) -> list[Figure]:
     """`k2 run --until-end` on a fresh home, everything written to both stores; start-up is measured apart and taken off."""
-    idle, _ = bench.k2("run", "--until-end", K2_TOPICS_URL=f"sqlite:///{bench.folder}/empty.db", K2_RECOVERY_DIR=str(bench.folder / "idle"))
+    idle_home = str(bench.folder / "idle")
+    for _ in range(2):  # the first one starts the store
+        idle, _ = bench.k2("run", "--until-end", K2_HOME=idle_home)
+    bench.k2("down", K2_HOME=idle_home)
+    bench.k2("up")
     seconds, memory = bench.k2("run", "--until-end")
     figure = _rate(bench, "whole flow, both stores", seconds - idle, other=f"start-up {idle:.1f} s; peak memory {memory:,.0f} MB")
     return [figure, *_ratios(bench)]
