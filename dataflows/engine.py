@@ -29,6 +29,7 @@ from market.record import RawBatch, shard_key, topic_name
 
 log = structlog.get_logger()
 POSITION_VERSION: Final = 1
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -168,7 +169,7 @@ class TopicPart(StatefulSourcePartition[RawBatch, bytes]):
         if end is not None:
             room = min(room, end - self.offset)
         records = None if self.parked or room <= 0 else self.topics.read(self.topic, self.partition, self.offset, room)
-        self.idle = records is None
+        self.idle = records is None or records.num_rows < room  # all there was: what comes next is gathered until the next instant
         if records is None:
             if self.parked and self.source.until:
                 raise StopIteration
@@ -180,8 +181,14 @@ class TopicPart(StatefulSourcePartition[RawBatch, bytes]):
         return [(self.shard, RawBatch(self.exchange, self.topic, self.partition, self.generation, self.offset, records))]
 
     def next_awake(self) -> datetime | None:
-        """Poll again at once after a batch, after the poll interval when there was nothing."""
-        return datetime.now(UTC) + self.source.limits.poll_interval if self.idle else None
+        """Poll again at once after a full batch, else at the next multiple of the poll interval.
+
+        All partitions wait for the same instants, so that what they find goes into the same inserts.
+        """
+        if not self.idle:
+            return None
+        interval = self.source.limits.poll_interval
+        return EPOCH + ((datetime.now(UTC) - EPOCH) // interval + 1) * interval
 
     @_guarded
     def snapshot(self) -> bytes:

@@ -22,6 +22,7 @@ BULK_ROWS: Final = 40_000  # a bulk table with this much waiting does not wait a
 # and all of them leave a part to merge. The first rows after a pause never wait.
 QUICK_SPACING: Final = 0.08
 BULK_SPACING: Final = 0.15
+GATHER_SECONDS: Final = 0.008  # topic partitions are polled at the same instants: their rows for one table come within this
 BUSY_SPACING: Final = 0.25  # of quick tables while bulk tables are behind: a replay, where nobody waits for the newest candle
 PAUSE_PER_INSERT: Final = 4.0  # the pause is this much longer than the last insert took, up to BUSY_SPACING: a slow server is spared
 
@@ -86,7 +87,7 @@ class Lane:
             spacing = BUSY_SPACING
         else:
             spacing = min(max(QUICK_SPACING, PAUSE_PER_INSERT * self.last_seconds), BUSY_SPACING)
-        return max(self.waiting_since, self.last_start + spacing)
+        return max(self.waiting_since + (GATHER_SECONDS if self.quick else 0.0), self.last_start + spacing)
 
     def take(self, now: float) -> list[Item]:
         """Take the next insert's items off the queue, in order."""

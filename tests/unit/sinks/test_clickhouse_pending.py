@@ -51,9 +51,20 @@ def test_quick_tables_have_a_thread_of_their_own() -> None:
     bulk, quick = lane(), lane(OHLCV["1m"])
     bulk.put(item(1000), 0.0)
     quick.put(item(1), 1.0)
-    assert next_lane([bulk, quick], 1.0, quick_only=True, at_once=False)[0] is quick
-    quick.take(1.0)
-    assert next_lane([bulk, quick], 1.0, quick_only=True, at_once=False) == (None, None)
+    assert next_lane([bulk, quick], 1.1, quick_only=True, at_once=False)[0] is quick
+    quick.take(1.1)
+    assert next_lane([bulk, quick], 1.1, quick_only=True, at_once=False) == (None, None)
+
+
+def test_rows_of_one_instant_share_an_insert_of_a_quick_table() -> None:
+    quick = lane(OHLCV["1m"])
+    quick.put(item(1), 1.0)
+    chosen, wait = next_lane([quick], 1.0, quick_only=False, at_once=False)
+    assert chosen is None
+    assert wait == pytest.approx(pending.GATHER_SECONDS)
+    quick.put(item(1, shard=B), 1.001)
+    assert next_lane([quick], 1.0 + pending.GATHER_SECONDS, quick_only=False, at_once=False)[0] is quick
+    assert len(quick.take(1.01)) == 2
 
 
 def test_rows_go_in_the_order_in_which_they_could_have_gone_so_that_no_table_starves() -> None:
