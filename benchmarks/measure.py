@@ -98,14 +98,26 @@ class Bench:
         log = self.folder / "k2.log"
         with log.open("ab") as out:
             process = subprocess.Popen([sys.executable, "-m", "cli.main", *arguments], env={**self.env, **env}, stdout=out, stderr=out)
-            _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            raise SystemExit(f"k2 {' '.join(arguments)} failed with status {os.waitstatus_to_exitcode(status)}: {log.read_text()[-2000:]}")
-        return time.perf_counter() - start, usage.ru_maxrss / 1024
+            peak = 0.0
+            while process.poll() is None:
+                peak = max(peak, _peak_mb(process.pid))
+                time.sleep(0.02)
+        if process.returncode:
+            raise SystemExit(f"k2 {' '.join(arguments)} exited {process.returncode}: {log.read_text()[-2000:]}")
+        return time.perf_counter() - start, peak
 
     def stop(self) -> None:
         """Stop the home's warm store."""
         subprocess.run([sys.executable, "-m", "cli.main", "down"], env=self.env, check=False, capture_output=True)
+
+
+def _peak_mb(pid: int) -> float:
+    # Not from the process's rusage: that one begins with the memory of who started it.
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 def _rate(bench: Bench, name: str, seconds: float, count: float | None = None, other: str = "") -> Figure:
