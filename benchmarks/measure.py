@@ -24,6 +24,8 @@ from market.output import TableOutput
 from market.record import RawBatch, topic_name
 from market.rules import Rules
 from market.schema import CHANGE, Layer, all_tables
+from sinks import clickhouse, iceberg
+from sinks.warm_store import ensure, stop
 
 PARTITIONS: Final = 4
 BATCH: Final = 20_000
@@ -194,8 +196,6 @@ def trouble(bench: Bench) -> list[Figure]:
 
 def alone(bench: Bench) -> list[Figure]:
     """The limits: JSON, group-by, Parquet and Arrow insert alone."""
-    from sinks.warm_store import ensure
-
     json_seconds = limits.seconds(limits.decode_json, bench.raw)
     group_seconds = limits.seconds(limits.group_by, bench.rows(Layer.SILVER)["silver_trades"])
     both = bench.rows(Layer.BRONZE, Layer.SILVER)
@@ -211,6 +211,75 @@ def alone(bench: Bench) -> list[Figure]:
     ]
     spent = json_seconds + group_seconds + parquet_seconds + insert_seconds + bench.workload.trades / bench.rates["topic read per trade"]
     return [*figures, _rate(bench, "all limits together", spent)]
+
+
+def sinks(bench: Bench) -> list[Figure]:
+    """Each sink alone: everything that the core makes of the trades, written and committed."""
+    outputs = bench.outputs()
+    tables = all_tables(bench.workload.exchanges)
+    url = f"sqlite:///{bench.folder}/sink/catalog.db"
+    iceberg.prepare(iceberg.open_catalog(url), tables)
+    cold = {t.name: iceberg.ColdTable(url, t) for t in tables}
+    for table in cold.values():
+        table.open(None)
+    start = time.perf_counter()
+    for output in outputs:
+        cold[output.table].write(output)
+    for table in cold.values():
+        table.snapshot()
+    for table in cold.values():
+        table.drain(300)
+    cold_seconds = time.perf_counter() - start
+    for table in cold.values():
+        table.close()
+
+    home = bench.folder / "sink"
+    endpoint = ensure(home)
+    clickhouse.prepare(endpoint, tables)
+    warm = clickhouse.ClickHouseWarm(lambda: endpoint, tables)
+    parts = {(o.exchange, o.partition): (o.topic, o.generation) for o in outputs}
+    opened = {(e, p): warm.open(e, topic, p, generation, None) for (e, p), (topic, generation) in parts.items()}
+    start = time.perf_counter()
+    for output in outputs:
+        opened[output.exchange, output.partition].write(output)
+    for part in opened.values():
+        part.commit()
+    warm_seconds = time.perf_counter() - start
+    warm.close()
+    stop(home)
+    return [
+        _rate(bench, "Iceberg sink, all tables", cold_seconds),
+        _rate(bench, "ClickHouse sink, all tables", warm_seconds),
+    ]
+
+
+def kafka_log(bench: Bench) -> list[Figure]:
+    """The Kafka log, with the test suite's broker on the same cores; left out where there is none."""
+    from tests.servers.kafka import Unavailable, running_broker
+
+    made = [records for records, _ in batches(bench.workload, "binance", PARTITIONS, 10_000)][:20]
+    count = sum(b.num_rows for records in made for b in records.values())
+    try:
+        with running_broker(bench.folder / "broker") as broker:
+            log = open_topics(broker.url)
+            log.create(topic_name("binance"), PARTITIONS)
+            append = limits.seconds(lambda: [log.append(topic_name("binance"), records) for records in made])
+            start, read = time.perf_counter(), 0
+            position = dict.fromkeys(range(PARTITIONS), 0)
+            while read < count:
+                for partition, offset in position.items():
+                    found = log.read(topic_name("binance"), partition, offset, BATCH)
+                    if found is not None:
+                        read += found.num_rows
+                        position[partition] = found.column("offset")[-1].as_py() + 1
+            reading = time.perf_counter() - start
+            log.close()
+    except Unavailable as error:
+        return [Figure("Kafka topic", None, f"not measured: {error}")]
+    return [
+        Figure("Kafka topic, append in batches of 10,000 (records)", count / append),
+        Figure("Kafka topic, read (records)", count / reading),
+    ]
 
 
 def whole_flow(bench: Bench) -> list[Figure]:
@@ -247,8 +316,10 @@ def naive(bench: Bench) -> list[Figure]:
 
 GROUPS: Final[dict[str, Callable[[Bench], list[Figure]]]] = {
     "topics": topic_logs,
+    "kafka": kafka_log,
     "compute": compute,
     "trouble": trouble,
+    "sinks": sinks,
     "limits": alone,
     "flow": whole_flow,
     "naive": naive,
