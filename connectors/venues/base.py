@@ -7,6 +7,7 @@ spelled. What a record counts, and the accounting of every frame, is the same fo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -25,12 +26,13 @@ from connectors.venues.columns import (
     received_us,
     symbols_of,
 )  # fmt: skip
+from connectors.venues.feeding import FeedRules, Notice, RestRules, Subscription
 from connectors.venues.reading import Item, Items, Reading, ReadTrade
 from connectors.venues.scan import mark_other_channels
 from connectors.venues.symbols import spellings, split
 from connectors.venues.text import Unusable
 from connectors.venues.validate import validated
-from market.instrument import Instruments
+from market.instrument import Instrument, Instruments
 from market.record import RawBatch
 from market.trade import Decoded
 
@@ -52,6 +54,8 @@ class Venue(ABC):
     vendor_words: ClassVar[tuple[str, ...]] = ()  # what it mostly says; the scanner writes their numbers, from 1
     trade_marks: ClassVar[tuple[bytes, ...]]  # a frame without any of these holds no trades
     other_channels: ClassVar[Texts]  # how frames of channels without trades begin
+    feed: ClassVar[FeedRules | None] = None  # None: frames of this venue are only loaded from files
+    rest: ClassVar[RestRules | None] = None  # None: nothing can be asked for again
 
     def __init__(self) -> None:
         self._table: tuple[Instruments, Symbols] | None = None
@@ -83,6 +87,23 @@ class Venue(ABC):
     def acknowledged(self, document: dict[str, object]) -> list[object]:  # noqa: ARG002 - not every venue's acks name symbols
         """Return the venue symbols whose trade subscription a control document confirms."""
         return []
+
+    def subscriptions(self, instruments: Sequence[Instrument], first_request: int) -> list[Subscription]:
+        """Return the messages that subscribe to these instruments, `feed.symbols_per_message` at most in each.
+
+        Args:
+            instruments: what to subscribe to; may be empty (a message that keeps the connection alive may still be due).
+            first_request: id of the first message; the next one has the next number.
+        """
+        raise NotImplementedError
+
+    def unsubscriptions(self, instruments: Sequence[Instrument], first_request: int) -> list[Subscription]:
+        """Return the messages that end these subscriptions."""
+        raise NotImplementedError
+
+    def notice(self, frame: bytes) -> Notice | None:
+        """Return what a frame says to the feed, or None for trades, heartbeats, pongs and everything else. Must be cheap for trades."""
+        raise NotImplementedError
 
     def venue_symbol(self, canonical: str) -> str:
         """Return the spelling of the venue's trade frames."""

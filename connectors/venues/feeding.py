@@ -1,0 +1,83 @@
+"""What a live feed must know of a venue, as data: where to connect, how often, how to subscribe and what control frames say.
+
+No venue's name stands in the driver; what a venue does differently stands here as a value, or in its module as a method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from market.instrument import Instrument
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `count` in any `seconds`."""
+
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedRules:
+    """How a venue's WebSocket wants to be used.
+
+    `silence_seconds`: with nothing heard for so long (frame, heartbeat, pong) the connection is dead. `ping_text`: the
+    message to send every `ping_seconds`; empty: the protocol's own ping. `max_age_seconds`: a connection is replaced
+    before it is so old. `confirms_by_data`: the venue sends no acks; a symbol's first frame confirms its subscription.
+    """
+
+    websocket_url: str
+    symbols_per_connection: int
+    symbols_per_message: int
+    connects: Limit
+    messages: Limit
+    silence_seconds: float
+    ping_seconds: float = 20.0
+    ping_text: str = ""
+    max_age_seconds: float | None = None
+    confirms_by_data: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestRules:
+    """How a venue's REST interface returns past trades, page by page.
+
+    `requests`: pace, in units of `weight` a request. `page_rows`: the most rows of one page. `wholly_by_time`: pages are
+    asked by time and hold every trade of their span, so a whole run of pages may assert coverage.
+    """
+
+    rest_url: str
+    requests: Limit
+    weight: int = 1
+    page_rows: int = 1000
+    wholly_by_time: bool = False
+
+
+class NoticeKind(Enum):
+    """What a control frame says to a feed."""
+
+    CONFIRMED = "confirmed"  # these symbols are subscribed
+    REFUSED = "refused"  # these symbols are not, and why
+    RECONNECT = "reconnect"  # the venue asks for a new connection; this one goes soon
+    ERROR = "error"  # the venue complains about something else
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A control frame's message. `request`: the id of the request it answers, where that names the symbols; `symbols`: venue symbols."""
+
+    kind: NoticeKind
+    symbols: tuple[str, ...] = ()
+    request: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One message to the venue and the instruments it is about; `request` is its id where acks name it."""
+
+    message: str
+    instruments: tuple[Instrument, ...]
+    request: int | None = None
