@@ -26,7 +26,7 @@ class Listener(Protocol):
         """Take frames verbatim, control frames too, in order, with the time each was read from the socket."""
 
     def alive(self, connection: str, at_us: int) -> None:
-        """The peer answered a ping: everything it sent before has been received. (A frame is proof of life as well.)"""
+        """The peer answered a ping: everything it sent before has been received. A frame is proof of life as well."""
 
     def confirmed(self, connection: str, symbols: Sequence[str], at_us: int) -> None:
         """Begin to assert these symbols: subscribed by now. Called after `received` of the frame that says so."""
