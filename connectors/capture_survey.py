@@ -22,11 +22,22 @@ _NEVER_US: Final = 1 << 62  # beyond any receive time
 Int64s = npt.NDArray[np.int64]
 
 
-class FrameReader(Protocol):
-    """The part of a venue that files need: who a frame is for, what it confirms, when its trades were."""
+class FrameRouter(Protocol):
+    """Who the frames of one connection are for."""
 
     def symbols_in(self, frame: bytes, instruments: Instruments, /) -> list[str]:
         """Return the canonical listed symbols whose trades the frame holds."""
+
+
+class FrameReader(Protocol):
+    """The part of a venue that files need: who a frame is for, what it confirms, when its trades were."""
+
+    @property
+    def replays_last(self) -> bool:
+        """Whether a symbol's first trades on a connection are past ones, and the frame does not say so."""
+
+    def router(self) -> FrameRouter:
+        """Return who the frames of a new connection are for; it is shown all of them, in order."""
 
     def confirmed_by(self, frame: bytes, instruments: Instruments, /) -> list[str]:
         """Return the canonical symbols whose trade subscription the frame acknowledges."""
@@ -71,6 +82,7 @@ class _Seen:
     code_of: dict[tuple[str, ...], int] = field(default_factory=dict)
     acknowledged: dict[tuple[int, str], int] = field(default_factory=dict)  # -> frame number
     traded: dict[tuple[int, str], int] = field(default_factory=dict)  # -> frame number
+    routers: dict[int, FrameRouter] = field(default_factory=dict)  # by connection
     live: array[int] = field(default_factory=lambda: array("q"))  # frame numbers of live trades
     earliest: array[int] = field(default_factory=lambda: array("q"))  # event time, by live frame
     latest: array[int] = field(default_factory=lambda: array("q"))
@@ -94,10 +106,13 @@ def survey_capture(path: Path, venue: FrameReader, instruments: Instruments, pro
 
 
 def _look_at(chunk: CapturedChunk, seen: _Seen, venue: FrameReader, instruments: Instruments) -> None:
-    symbols_in, confirmed_by, event_times = venue.symbols_in, venue.confirmed_by, venue.event_times
-    codes, code_of = seen.codes, seen.code_of
+    confirmed_by, event_times = venue.confirmed_by, venue.event_times
+    codes, code_of, routers = seen.codes, seen.code_of, seen.routers
     for number, (frame, connection) in enumerate(zip(chunk.payloads, chunk.connections, strict=True), len(codes)):
-        symbols = symbols_in(frame, instruments)
+        if connection not in routers:
+            routers[connection] = venue.router()
+        symbols = routers[connection].symbols_in(frame, instruments)
+        is_past = venue.replays_last and not all((connection, symbol) in seen.traded for symbol in symbols or ("",))
         if not symbols:
             codes.append(NO_SYMBOLS)
             for symbol in confirmed_by(frame, instruments):
@@ -109,7 +124,7 @@ def _look_at(chunk: CapturedChunk, seen: _Seen, venue: FrameReader, instruments:
             for symbol in name:
                 seen.traded.setdefault((connection, symbol), number)
         # Also of symbols that are not listed: their trades took as long.
-        times = event_times(frame)
+        times = () if is_past else event_times(frame)
         if times:
             plausible = [t for t in times if MIN_TIME_US <= t < _NEVER_US]
             if plausible:

@@ -36,6 +36,11 @@ def _read(frame: bytes) -> dict[str, Any]:
 class FakeVenue:
     """Reads the frames above."""
 
+    replays_last = False
+
+    def router(self) -> FakeVenue:
+        return self
+
     def symbols_in(self, frame: bytes, instruments: Instruments) -> list[str]:
         return [s for s in _read(frame).get("trades", {}) if s in instruments.by_canonical]
 

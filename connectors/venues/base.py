@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 import orjson
@@ -37,6 +37,13 @@ from market.record import RawBatch
 from market.trade import Decoded
 
 
+class Router(Protocol):
+    """Who the frames of one connection are for. It must see every frame of that connection, control frames too, in order."""
+
+    def symbols_in(self, frame: bytes, instruments: Instruments, /) -> list[str]:
+        """Return the canonical listed symbols whose trades the frame holds, each once, in frame order; [] for any other frame."""
+
+
 class Venue(ABC):
     """One exchange: its frames, and how it spells symbols. Holds no state but the symbol table it used last.
 
@@ -56,6 +63,7 @@ class Venue(ABC):
     other_channels: ClassVar[Texts]  # how frames of channels without trades begin
     feed: ClassVar[FeedRules | None] = None  # None: frames of this venue are only loaded from files
     rest: ClassVar[RestRules | None] = None  # None: nothing can be asked for again
+    replays_last: ClassVar[bool] = False  # a symbol's first trades on a connection are past ones, and the frame does not say so
 
     def __init__(self) -> None:
         self._table: tuple[Instruments, Symbols] | None = None
@@ -142,6 +150,10 @@ class Venue(ABC):
         trades, rejected = validated(columns, received_us(batch.records), vendor)
         control = int(np.count_nonzero(frames.status == CONTROL)) + reading.control_frames
         return Decoded(trades, sorted(reading.rejected + rejected, key=lambda r: r.row), control)
+
+    def router(self) -> Router:
+        """Return who the frames of a new connection are for: the venue itself where every frame names its symbols."""
+        return self
 
     def symbols_in(self, frame: bytes, instruments: Instruments) -> list[str]:
         """Return the canonical listed symbols whose trades the frame holds, each once, in frame order; [] for any other frame."""
