@@ -113,6 +113,10 @@ class Venue(ABC):
         """Return what a frame says to the feed, or None for trades, heartbeats, pongs and everything else. Must be cheap for trades."""
         raise NotImplementedError
 
+    def frame_number(self, frame: bytes) -> int | None:  # noqa: ARG002 - most venues do not count
+        """Return a frame's place in its connection where the venue counts frames (step 1); a step over one is a loss."""
+        return None
+
     def venue_symbol(self, canonical: str) -> str:
         """Return the spelling of the venue's trade frames."""
         return canonical.replace("/", self.separator)

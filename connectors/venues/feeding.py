@@ -23,9 +23,11 @@ class Limit:
 class FeedRules:
     """How a venue's WebSocket wants to be used.
 
-    `silence_seconds`: with nothing heard for so long (frame, heartbeat, pong) the connection is dead. `ping_text`: the
-    message to send every `ping_seconds`; empty: the protocol's own ping. `max_age_seconds`: a connection is replaced
-    before it is so old. `confirms_by_data`: the venue sends no acks; a symbol's first frame confirms its subscription.
+    `silence_seconds`: with nothing heard for so long (frame, heartbeat, pong) the connection is dead. `ping_text`: a
+    message to send every `ping_seconds`, where the venue wants one. `proof_seconds`: with nothing heard for so long the
+    protocol's own ping asks for a proof of life (quiet symbols' candles wait for it). `max_age_seconds`: a connection is
+    replaced before it is so old. `confirms_by_data`: the venue sends no acks; a symbol's first frame confirms its
+    subscription. `numbers_frames`: the venue counts the frames of a connection (`Venue.frame_number`).
     """
 
     websocket_url: str
@@ -36,8 +38,10 @@ class FeedRules:
     silence_seconds: float
     ping_seconds: float = 20.0
     ping_text: str = ""
+    proof_seconds: float = 1.0
     max_age_seconds: float | None = None
     confirms_by_data: bool = False
+    numbers_frames: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,11 @@ class NoticeKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A control frame's message. `request`: the id of the request it answers, where that names the symbols; `symbols`: venue symbols."""
+    """A control frame's message.
+
+    `request`: the id of the request it answers; `symbols`: the venue symbols it names. A confirmation has at least one of
+    them; with both, the symbols are those of that request. A refusal with neither is of the message sent last.
+    """
 
     kind: NoticeKind
     symbols: tuple[str, ...] = ()
