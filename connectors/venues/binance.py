@@ -8,17 +8,21 @@ Aggregate trades merge the fills of one taker order at one price: `a` is their i
 first and last trade. Times are ms, or µs (16 digits) where the connection asked for it. `m`: the buyer was the maker, so the
 taker sold. Trade ids are contiguous per symbol.
 
-Source: binance-spot-api-docs `web-socket-streams.md`, trade and aggregate trade streams, read 2026-07-21; recordings in
+Source: binance-spot-api-docs `web-socket-streams.md`, trade and aggregate trade streams, limits, live subscribing, read 2026-07-21; recordings in
 tests/data/binance.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import ClassVar, Final
+
+import orjson
 
 from connectors.venues import scan
 from connectors.venues.base import Venue
 from connectors.venues.columns import CONTROL, TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
+from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, Subscription
 from connectors.venues.reading import Item, Items, ReadTrade
 from connectors.venues.scan import (
     ABSENT,
@@ -38,7 +42,11 @@ from connectors.venues.scan import (
     unwrapped,
 )
 from connectors.venues.text import Unusable, mantissa, shown, whole
+from market.instrument import Instrument
 from market.jit import compiled_scan
+
+# How frames begin that have nothing to say to a feed: raw events of the two trade streams.
+_TRADE_STARTS: Final = (b'{"e":"trade",', b'{"e":"aggTrade",')
 
 _MICROSECONDS: Final = 10**15  # a time with 16 digits is in µs
 _LATEST: Final = 10**16
@@ -152,6 +160,15 @@ class Binance(Venue):
         *(f'{{"e":"{name}","E":' for name in ("depthUpdate", "bookTicker", "kline", "24hrTicker", "24hrMiniTicker", "markPriceUpdate")),
         *('{"u":', '{"lastUpdateId":', '[{"e":"24hrTicker","E":', '[{"e":"24hrMiniTicker","E":'),
     )
+    feed: ClassVar[FeedRules | None] = FeedRules(
+        websocket_url="wss://stream.binance.com:9443/ws",
+        symbols_per_connection=1024,
+        symbols_per_message=100,
+        connects=Limit(150, 300.0),  # 300 are allowed per address; a second feed may run beside this one
+        messages=Limit(4, 1.0),  # 5 are allowed, the pongs to the venue's own pings among them
+        silence_seconds=10.0,
+        max_age_seconds=23 * 3600.0,  # cut after 24 h
+    )
 
     def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
         """Read the layouts shown above."""
@@ -199,6 +216,49 @@ class Binance(Venue):
     def time_us(self, item: Item) -> int | None:
         """Return `T` in µs."""
         return _time(item.fields.get("T"))
+
+    def subscriptions(self, instruments: Sequence[Instrument], first_request: int) -> list[Subscription]:
+        """Return `SUBSCRIBE` requests; unknown symbols are acknowledged like others and stay silent."""
+        return self._requests("SUBSCRIBE", instruments, first_request)
+
+    def unsubscriptions(self, instruments: Sequence[Instrument], first_request: int) -> list[Subscription]:
+        """Return `UNSUBSCRIBE` requests."""
+        return self._requests("UNSUBSCRIBE", instruments, first_request)
+
+    def notice(self, frame: bytes) -> Notice | None:
+        """Read replies (`{"result":null,"id":1}`, `{"code":2,"msg":"…","id":1}`) and `serverShutdown`."""
+        if frame.startswith(_TRADE_STARTS):
+            return None
+        try:
+            document = orjson.loads(frame)
+        except orjson.JSONDecodeError:
+            return None
+        if isinstance(document, dict) and isinstance(document.get("data"), dict):
+            document = document["data"]
+        return _notice(document) if isinstance(document, dict) else None
+
+    def _requests(self, method: str, instruments: Sequence[Instrument], first_request: int) -> list[Subscription]:
+        size = self.feed.symbols_per_message if self.feed is not None else len(instruments)
+        found = []
+        for request, start in enumerate(range(0, len(instruments), size), first_request):
+            part = tuple(instruments[start : start + size])
+            streams = [f"{instrument.venue_symbol.lower()}@{instrument.stream}" for instrument in part]
+            message = orjson.dumps({"method": method, "params": streams, "id": request}).decode()
+            found.append(Subscription(message, part, request))
+        return found
+
+
+def _notice(document: dict[str, object]) -> Notice | None:
+    if document.get("e") == "serverShutdown":
+        return Notice(NoticeKind.RECONNECT, detail="serverShutdown")
+    number = document.get("id")
+    request = number if isinstance(number, int) else None
+    nested = document.get("error")
+    error = nested if isinstance(nested, dict) else document
+    if "msg" in error and "code" in error:
+        detail = f"{error['code']}: {error['msg']}"
+        return Notice(NoticeKind.ERROR if request is None else NoticeKind.REFUSED, request=request, detail=detail)
+    return Notice(NoticeKind.CONFIRMED, request=request) if "result" in document and request is not None else None
 
 
 def _is_channel(name: object) -> bool:

@@ -7,12 +7,14 @@ the same numbering and do change the position of two parties: with a price and a
 wants market trades only can filter on `X`. With a quantity of zero they are dead letters (`bad_quantity`) like any trade
 without one: they must not make a candle, and the hole that their id leaves stays visible in the gap ledger.
 
-Source: recordings of `<symbol>@trade` on fstream.binance.com (hftbacktest); reports of zero quantities.
+Source: recordings of `<symbol>@trade` on fstream.binance.com (hftbacktest); reports of zero quantities; limits: developers.binance.com,
+USDⓈ-M futures, WebSocket market streams, read 2026-11.
 """
 
 from __future__ import annotations
 
 from connectors.venues.binance import Binance
+from connectors.venues.feeding import FeedRules, Limit
 
 
 class BinanceUsdm(Binance):
@@ -21,3 +23,12 @@ class BinanceUsdm(Binance):
     exchange = "binance_usdm"
     vendor_field = "X"
     vendor_words = ("MARKET",)
+    feed = FeedRules(
+        websocket_url="wss://fstream.binance.com/market/ws",
+        symbols_per_connection=200,  # 1024 are allowed; the figure was 200 for years
+        symbols_per_message=100,
+        connects=Limit(150, 300.0),
+        messages=Limit(8, 1.0),  # 10 are allowed
+        silence_seconds=10.0,
+        max_age_seconds=23 * 3600.0,
+    )

@@ -14,11 +14,16 @@ recording in tests/data/coinbase.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Final
+
+import orjson
 
 from connectors.venues import scan
 from connectors.venues.base import Venue
 from connectors.venues.columns import TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
+from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, Subscription
 from connectors.venues.reading import Item, Items, ReadTrade
 from connectors.venues.scan import (
     FAILED,
@@ -37,11 +42,18 @@ from connectors.venues.scan import (
     text_end,
 )
 from connectors.venues.text import Unusable, digits, mantissa, rfc3339_us, shown
+from market.instrument import Instrument
 from market.jit import compiled_scan
 
 CHANNELS: Final = frozenset(
     ("subscriptions", "heartbeats", "ticker", "ticker_batch", "level2", "l2_data", "candles", "status", "user", "futures_balance_summary")
 )
+
+# How frames begin that have nothing to say to a feed.
+_QUIET_STARTS: Final = (b'{"channel":"market_trades",', b'{"channel":"heartbeats",')
+_NUMBER: Final = b'"sequence_num":'
+_NUMBER_ENDS: Final = re.compile(rb"[0-9]+")
+_LISTED: Final = re.compile(r"[A-Z0-9]+-[A-Z0-9]+")
 
 _PRODUCT, _ID, _PRICE, _SIZE, _TIME, _SIDE = range(6)
 _KEYS: Final = scan.names("product_id", "trade_id", "price", "size", "time", "side")
@@ -156,6 +168,16 @@ class Coinbase(Venue):
         *(f'{{"channel":"{name}","timestamp":' for name in ("l2_data", "ticker", "ticker_batch", "candles", "heartbeats", "status")),
         *(f'{{"channel":"{name}","client_id":' for name in ("l2_data", "ticker", "ticker_batch")),
     )
+    feed = FeedRules(
+        websocket_url="wss://advanced-trade-ws.coinbase.com",
+        symbols_per_connection=100,
+        symbols_per_message=50,
+        connects=Limit(4, 1.0),  # 8 are allowed per address; a second feed may run beside this one
+        messages=Limit(4, 1.0),  # as above
+        silence_seconds=10.0,  # heartbeats come each second
+        proof_seconds=1.5,
+        numbers_frames=True,
+    )
 
     def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
         """Read the layouts shown above."""
@@ -205,6 +227,57 @@ class Coinbase(Venue):
             products = state.get("market_trades") if isinstance(state, dict) else None
             found += products if isinstance(products, list) else []
         return found
+
+    def subscriptions(self, instruments: Sequence[Instrument], first_request: int) -> list[Subscription]:
+        """Return `subscribe` messages, and with a connection's first ones that of the channel which keeps it alive."""
+        found = self._requests("subscribe", instruments)
+        if first_request == 1:
+            found.append(Subscription('{"type":"subscribe","channel":"heartbeats"}', ()))
+        return found
+
+    def unsubscriptions(self, instruments: Sequence[Instrument], first_request: int) -> list[Subscription]:  # noqa: ARG002 - no ids here
+        """Return `unsubscribe` messages."""
+        return self._requests("unsubscribe", instruments)
+
+    def notice(self, frame: bytes) -> Notice | None:
+        """Read acks, which list every product of the connection, and errors.
+
+        A subscription counts from its ack, although the products' snapshots come before it: later is safe.
+        """
+        if frame.startswith(_QUIET_STARTS):
+            return None
+        try:
+            document = orjson.loads(frame)
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(document, dict):
+            return None
+        if document.get("type") == "error":
+            return _complaint(f"{document.get('message')} {document.get('reason', '')}".strip())
+        products = tuple(name for name in self.acknowledged(document) if isinstance(name, str))
+        return Notice(NoticeKind.CONFIRMED, products) if products else None
+
+    def frame_number(self, frame: bytes) -> int | None:
+        """Return `sequence_num`: it counts the frames of all channels of the connection, from 0."""
+        at = frame.find(_NUMBER)
+        found = _NUMBER_ENDS.match(frame, at + len(_NUMBER)) if at >= 0 else None
+        return int(found[0]) if found is not None else None
+
+    def _requests(self, kind: str, instruments: Sequence[Instrument]) -> list[Subscription]:
+        size = self.feed.symbols_per_message
+        parts = [tuple(instruments[start : start + size]) for start in range(0, len(instruments), size)]
+        return [Subscription(_message(kind, part), part) for part in parts]
+
+
+def _message(kind: str, instruments: Sequence[Instrument]) -> str:
+    products = [instrument.venue_symbol for instrument in instruments]
+    return orjson.dumps({"type": kind, "product_ids": products, "channel": "market_trades"}).decode()
+
+
+def _complaint(detail: str) -> Notice:
+    about_pace = "rate limit" in detail.lower()  # nothing is refused: it is asked again
+    products = tuple(_LISTED.findall(detail))
+    return Notice(NoticeKind.ERROR if about_pace else NoticeKind.REFUSED, products, detail=detail)
 
 
 def _items(event: object, event_us: int | None) -> Items:

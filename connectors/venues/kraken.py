@@ -7,16 +7,21 @@
 Prices and quantities are JSON *numbers*: they are read from their text. `side` is the taker's. Trade ids are contiguous per
 book. The frame carries no time of its own.
 
-Source: docs.kraken.com, WebSocket v2, Trade, read 2026-07; recording in tests/data/kraken.
+Source: docs.kraken.com, WebSocket v2, Trade, Status, Ping, read 2026-07; recording in tests/data/kraken.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Final
+
+import orjson
 
 from connectors.venues import scan
 from connectors.venues.base import Venue
 from connectors.venues.columns import TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
+from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, Subscription
 from connectors.venues.reading import Item, Items, ReadTrade
 from connectors.venues.scan import (
     ABSENT,
@@ -35,6 +40,7 @@ from connectors.venues.scan import (
 )
 from connectors.venues.symbols import spellings, split
 from connectors.venues.text import NumberText, Unusable, mantissa, rfc3339_us, shown, whole
+from market.instrument import Instrument
 from market.jit import compiled_scan
 
 CHANNELS: Final = frozenset(("book", "ticker", "ohlc", "instrument", "level3", "status", "heartbeat", "executions", "balances"))
@@ -46,6 +52,10 @@ _NEW_NAMES: Final = {old: new for new, old in _OLD_NAMES.items()}
 # Assets with a class letter in REST pair keys (`XXBTZUSD`).
 _COINS: Final = frozenset(("XBT", "XDG", "ETH", "ETC", "LTC", "MLN", "REP", "XLM", "XMR", "XRP", "ZEC"))
 _MONEY: Final = frozenset(("USD", "EUR", "GBP", "CAD", "JPY", "AUD"))
+
+# How frames begin that have nothing to say to a feed.
+_QUIET_STARTS: Final = (b'{"channel":"trade",', b'{"channel":"heartbeat"')
+_PAIR: Final = re.compile(r"[A-Z0-9.]+/[A-Z0-9.]+")
 
 _SYMBOL, _SIDE, _PRICE, _QTY, _ORD_TYPE, _ID, _TIME = range(7)
 _KEYS: Final = scan.names("symbol", "side", "price", "qty", "ord_type", "trade_id", "timestamp")
@@ -146,6 +156,17 @@ class Kraken(Venue):
         *(f'{{"channel":"{name}","type":' for name in ("book", "ticker", "ohlc", "instrument", "level3")),
         '{"channel":"heartbeat"}',
     )
+    feed = FeedRules(
+        websocket_url="wss://ws.kraken.com/v2",
+        symbols_per_connection=250,
+        symbols_per_message=100,
+        connects=Limit(75, 600.0),  # about 150 attempts in any 10 min per address
+        messages=Limit(10, 1.0),  # the venue's limit moves and is not published
+        silence_seconds=10.0,  # heartbeats come each second
+        ping_seconds=30.0,
+        ping_text='{"method":"ping"}',
+        proof_seconds=1.5,
+    )
 
     def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
         """Read the layouts shown above."""
@@ -208,6 +229,63 @@ class Kraken(Venue):
         if document.get("method") != "subscribe" or document.get("success") is not True or not isinstance(result, dict):
             return []
         return [result.get("symbol")] if result.get("channel") == "trade" else []
+
+    def subscriptions(self, instruments: Sequence[Instrument], first_request: int) -> list[Subscription]:
+        """Return `subscribe` requests with a snapshot: the last 50 trades fill small holes after a reconnect."""
+        return self._requests("subscribe", {"snapshot": True}, instruments, first_request)
+
+    def unsubscriptions(self, instruments: Sequence[Instrument], first_request: int) -> list[Subscription]:
+        """Return `unsubscribe` requests."""
+        return self._requests("unsubscribe", {}, instruments, first_request)
+
+    def notice(self, frame: bytes) -> Notice | None:
+        """Read answers to requests, one a symbol, and the system's status."""
+        if frame.startswith(_QUIET_STARTS):
+            return None
+        try:
+            document = orjson.loads(frame)
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(document, dict):
+            return None
+        if document.get("channel") == "status":
+            return _status(document)
+        if "error" in document:
+            return _refusal(document)
+        symbols = tuple(name for name in self.acknowledged(document) if isinstance(name, str))
+        return Notice(NoticeKind.CONFIRMED, symbols, _request(document)) if symbols else None
+
+    def _requests(self, method: str, options: dict[str, bool], instruments: Sequence[Instrument], first_request: int) -> list[Subscription]:
+        size = self.feed.symbols_per_message
+        found = []
+        for request, start in enumerate(range(0, len(instruments), size), first_request):
+            part = tuple(instruments[start : start + size])
+            params = {"channel": "trade", "symbol": [instrument.venue_symbol for instrument in part], **options}
+            message = orjson.dumps({"method": method, "params": params, "req_id": request}).decode()
+            found.append(Subscription(message, part, request))
+        return found
+
+
+def _request(document: dict[str, object]) -> int | None:
+    number = document.get("req_id")
+    return number if isinstance(number, int) else None
+
+
+def _refusal(document: dict[str, object]) -> Notice:
+    detail, symbol = str(document["error"]), document.get("symbol")
+    symbols = (symbol,) if isinstance(symbol, str) else tuple(_PAIR.findall(detail))
+    if "already subscribed" in detail.lower() and symbols:
+        return Notice(NoticeKind.CONFIRMED, symbols, _request(document), detail)
+    # Not about a symbol: too many messages, a request that cannot be read. It is asked again.
+    about_symbols = document.get("method") == "subscribe" and bool(symbols)
+    return Notice(NoticeKind.REFUSED if about_symbols else NoticeKind.ERROR, symbols, _request(document), detail)
+
+
+def _status(document: dict[str, object]) -> Notice | None:
+    data = document.get("data")
+    states = [part.get("system") for part in data if isinstance(part, dict)] if isinstance(data, list) else []
+    other = [str(state) for state in states if state not in ("online", None)]
+    return Notice(NoticeKind.ERROR, detail=f"system {other[0]}") if other else None
 
 
 def _item(trade: object, *, is_snapshot: bool) -> Item | Unusable:
