@@ -16,6 +16,7 @@ import orjson
 from connectors.venues.columns import (
     CONTROL,
     UNREAD,
+    Bytes,
     Columns,
     Frames,
     Symbols,
@@ -28,13 +29,14 @@ from connectors.venues.columns import (
 )  # fmt: skip
 from connectors.venues.feeding import FeedRules, Notice, RestRules, Subscription
 from connectors.venues.reading import Item, Items, Reading, ReadTrade
+from connectors.venues.routing import UNSURE, Route, route_frames
 from connectors.venues.scan import mark_other_channels
 from connectors.venues.symbols import spellings, split
 from connectors.venues.text import Unusable
 from connectors.venues.validate import validated
 from market.instrument import Instrument, Instruments
 from market.record import RawBatch
-from market.trade import Decoded
+from market.trade import Decoded, Int32s
 
 
 class Router(Protocol):
@@ -61,6 +63,7 @@ class Venue(ABC):
     vendor_words: ClassVar[tuple[str, ...]] = ()  # what it mostly says; the scanner writes their numbers, from 1
     trade_marks: ClassVar[tuple[bytes, ...]]  # a frame without any of these holds no trades
     other_channels: ClassVar[Texts]  # how frames of channels without trades begin
+    route: ClassVar[Route | None] = None  # how most trade frames name their symbol; None: every frame is parsed for it
     feed: ClassVar[FeedRules | None] = None  # None: frames of this venue are only loaded from files
     rest: ClassVar[RestRules | None] = None  # None: nothing can be asked for again
     replays_last: ClassVar[bool] = False  # a symbol's first trades on a connection are past ones, and the frame does not say so
@@ -154,6 +157,13 @@ class Venue(ABC):
         trades, rejected = validated(columns, received_us(batch.records), vendor)
         control = int(np.count_nonzero(frames.status == CONTROL)) + reading.control_frames
         return Decoded(trades, sorted(reading.rejected + rejected, key=lambda r: r.row), control)
+
+    def route_codes(self, data: Bytes, starts: Int32s, instruments: Instruments) -> Int32s:
+        """Return the instrument code of each frame `data[starts[k]:starts[k + 1]]`, or `UNSURE` where `symbols_in` must say."""
+        codes = np.full(len(starts) - 1, UNSURE, np.int32)
+        if self.route is not None:
+            route_frames(data, starts, self.route, self._symbols(instruments), codes)
+        return codes
 
     def router(self) -> Router:
         """Return who the frames of a new connection are for: the venue itself where every frame names its symbols."""

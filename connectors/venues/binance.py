@@ -24,6 +24,7 @@ from connectors.venues.base import Venue
 from connectors.venues.columns import CONTROL, TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
 from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, Subscription
 from connectors.venues.reading import Item, Items, ReadTrade
+from connectors.venues.routing import route_of
 from connectors.venues.scan import (
     ABSENT,
     FAILED,
@@ -160,6 +161,7 @@ class Binance(Venue):
         *(f'{{"e":"{name}","E":' for name in ("depthUpdate", "bookTicker", "kline", "24hrTicker", "24hrMiniTicker", "markPriceUpdate")),
         *('{"u":', '{"lastUpdateId":', '[{"e":"24hrTicker","E":', '[{"e":"24hrMiniTicker","E":'),
     )
+    route = route_of((('{"e":"trade",', "trade"), ('{"e":"aggTrade",', "aggTrade")), "s")
     feed: ClassVar[FeedRules | None] = FeedRules(
         websocket_url="wss://stream.binance.com:9443/ws",
         symbols_per_connection=1024,

@@ -25,6 +25,7 @@ from connectors.venues.base import Venue
 from connectors.venues.columns import TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
 from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, Subscription
 from connectors.venues.reading import Item, Items, ReadTrade
+from connectors.venues.routing import route_of
 from connectors.venues.scan import (
     FAILED,
     NO_TIME,
@@ -168,6 +169,7 @@ class Coinbase(Venue):
         *(f'{{"channel":"{name}","timestamp":' for name in ("l2_data", "ticker", "ticker_batch", "candles", "heartbeats", "status")),
         *(f'{{"channel":"{name}","client_id":' for name in ("l2_data", "ticker", "ticker_batch")),
     )
+    route = route_of((('{"channel":"market_trades",', "trade"),), "product_id")
     feed = FeedRules(
         websocket_url="wss://advanced-trade-ws.coinbase.com",
         symbols_per_connection=100,

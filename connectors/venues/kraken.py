@@ -23,6 +23,7 @@ from connectors.venues.base import Venue
 from connectors.venues.columns import TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
 from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, Subscription
 from connectors.venues.reading import Item, Items, ReadTrade
+from connectors.venues.routing import route_of
 from connectors.venues.scan import (
     ABSENT,
     NO_TIME,
@@ -156,6 +157,7 @@ class Kraken(Venue):
         *(f'{{"channel":"{name}","type":' for name in ("book", "ticker", "ohlc", "instrument", "level3")),
         '{"channel":"heartbeat"}',
     )
+    route = route_of((('{"channel":"trade",', "trade"),), "symbol")
     feed = FeedRules(
         websocket_url="wss://ws.kraken.com/v2",
         symbols_per_connection=250,

@@ -1,0 +1,333 @@
+"""The way from a feed's loop to its topics: first in, first out, bounded in memory, never dropping anything.
+
+    put ──▶ memory ──▶ writer thread ──▶ topic log
+               │           ▲
+               └▶ spill ───┘        beyond the memory bound, until the topic has caught up
+
+While it spills, everything that no topic has acknowledged is in the spill file, in order, also what the writer is just
+sending. So what a killed process leaves there begins with the oldest record that may be missing, and a marker in it still
+stands behind what it vouches for. Beyond the bound of the spill `room` does not return, and sockets are not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import structlog
+
+from connectors.outgoing import Chunk, by_partition
+from connectors.spill import Spill
+from connectors.topics.base import TopicLog
+from market.errors import InvariantViolation, PipelineError, TransientError
+
+log = structlog.get_logger()
+
+MEMORY_BYTES: Final = 32 << 20
+SPILL_BYTES: Final = 4 << 30
+_TAKE_RECORDS: Final = 20_000
+_TAKE_BYTES: Final = 8 << 20
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 2.0
+_LOOK_S: Final = 0.02  # how often `room` looks
+_LAST_LOOK_S: Final = 1.0
+
+
+class Written(Protocol):
+    """Who is told what a topic has acknowledged; called on the writer's thread."""
+
+    def __call__(self, topic: str, chunks: Sequence[Chunk]) -> None:
+        """Take note."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits. `reachable`: the last append did not fail."""
+
+    memory_bytes: int
+    spill_bytes: int
+    reachable: bool
+
+
+@dataclass(slots=True)
+class _Hand:
+    """What the writer is sending. `queue`: where on disk it came from, None for memory; `end`: position there after it.
+
+    `copied_to`: it came from memory, and stands at the head of the spill too, up to there. `unsent`: the appends to come.
+    """
+
+    chunks: Sequence[Chunk] = ()
+    queue: Spill | None = None
+    end: int = 0
+    copied_to: int = 0
+    nbytes: int = 0
+    unsent: deque[tuple[str, list[Chunk]]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.nbytes = sum(chunk.nbytes for chunk in self.chunks)
+        self.unsent.extend(_appends(self.chunks))
+
+
+def _from_memory(memory: deque[Chunk]) -> _Hand:
+    chunks: list[Chunk] = []
+    records = size = 0
+    while memory and records < _TAKE_RECORDS and size < _TAKE_BYTES:
+        chunks.append(memory.popleft())
+        records, size = records + chunks[-1].records.num_rows, size + chunks[-1].nbytes
+    return _Hand(chunks)
+
+
+def _from_disk(queue: Spill) -> _Hand:
+    queue.rewind()
+    chunks = queue.read(_TAKE_BYTES)
+    return _Hand(chunks, queue, queue.read_at)
+
+
+def _appends(chunks: Iterable[Chunk]) -> Iterator[tuple[str, list[Chunk]]]:
+    # Markers begin a new append behind frames: where appends are not all or nothing, frames are acknowledged before.
+    waiting: dict[str, list[Chunk]] = {}
+    frames = False
+    for chunk in chunks:
+        if chunk.markers and frames:
+            yield from waiting.items()
+            waiting, frames = {}, False
+        waiting.setdefault(chunk.topic, []).append(chunk)
+        frames = frames or not chunk.markers
+    yield from waiting.items()
+
+
+def _ignore(topic: str, chunks: Sequence[Chunk]) -> None:
+    del topic, chunks
+
+
+class Outbox:
+    """One outbox for all topics of a log. `put` and `room` belong to the loop, the rest to the writer's thread.
+
+    Args:
+        topics: where the records go.
+        spill: the queue on disk.
+        older: queues that other processes left behind; written first.
+        memory_bytes: more than this goes to the spill.
+        spill_bytes: while the spill holds more than this, `room` waits.
+        written: is told of each append.
+    """
+
+    def __init__(
+        self,
+        topics: TopicLog,
+        spill: Spill,
+        older: Iterable[Spill] = (),
+        *,
+        memory_bytes: int = MEMORY_BYTES,
+        spill_bytes: int = SPILL_BYTES,
+        written: Written = _ignore,
+    ) -> None:
+        self.failure: BaseException | None = None
+        self._topics, self._spill, self._written = topics, spill, written
+        self._memory_limit, self._spill_limit = memory_bytes, spill_bytes
+        self._lock = threading.Condition()
+        # What waits, oldest first: the queues of others, the hand, memory, the spill, and what a full disk did not take.
+        self._older = deque(older)
+        self._hand = _Hand()
+        self._memory: deque[Chunk] = deque()
+        self._memory_bytes = 0
+        self._behind: deque[Chunk] = deque()
+        self._spilling = False
+        self._reachable = True
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def put(self, chunk: Chunk) -> None:
+        """Take a chunk: it will be appended behind all before it. Never blocks for the topic."""
+        with self._lock:
+            if self._spilling:
+                self._put_aside(chunk)
+            else:
+                self._memory.append(chunk)
+                self._memory_bytes += chunk.nbytes
+                if self._memory_bytes + self._hand.nbytes > self._memory_limit:
+                    self._begin_spilling()
+            self._lock.notify_all()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more should be received now."""
+        return self._spill.nbytes > self._spill_limit or bool(self._behind)
+
+    async def room(self) -> None:
+        """Return when more may be put.
+
+        Raises:
+            PipelineError: nothing can be written any more.
+        """
+        self.check()
+        while self.is_full:
+            await asyncio.sleep(_LOOK_S)
+            self.check()
+
+    async def drained(self) -> None:
+        """Return when everything that was put, and what others left behind, is in its topic."""
+        self.check()
+        while not self.is_empty:
+            await asyncio.sleep(_LOOK_S)
+            self.check()
+
+    def check(self) -> None:
+        """Raise what stopped the writer, if anything did."""
+        if isinstance(self.failure, PipelineError):
+            raise self.failure
+        if self.failure is not None:
+            raise InvariantViolation(f"the writer of the topics failed: {self.failure!r}") from self.failure
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything is in its topic."""
+        return not (self._older or self._hand.chunks or self._memory or self._spill.nbytes or self._behind)
+
+    def backlog(self) -> Backlog:
+        """Return what waits now."""
+        with self._lock:
+            on_disk = self._spill.nbytes + sum(s.nbytes for s in self._older)
+            return Backlog(self._memory_bytes + self._hand.nbytes, on_disk, self._reachable)
+
+    def start(self) -> None:
+        """Begin to write, on a thread."""
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._thread.start()
+
+    def stop(self, patience_s: float) -> bool:
+        """Write what waits, for so long; what then remains is left on disk for the next process.
+
+        Returns:
+            Whether everything is in its topic.
+        """
+        with self._lock:
+            self._lock.wait_for(lambda: self.is_empty or self.failure is not None, patience_s if self._thread is not None else 0)
+            self._stopping.set()
+            self._lock.notify_all()
+        if self._thread is not None:
+            self._thread.join(_LAST_LOOK_S)  # an append that hangs is not waited for: its records are left on disk too
+        with self._lock:
+            if not self._spilling and (self._memory or self._hand.chunks):
+                self._begin_spilling()
+            for chunk in self._behind:
+                log.error("records_lost", topic=chunk.topic, records=chunk.records.num_rows, reason="nowhere to write them")
+            return self.is_empty
+
+    # With the lock held.
+
+    def _begin_spilling(self) -> None:
+        # Everything unacknowledged, the hand first unless it came from disk: see the module's first lines.
+        self._spilling = True
+        if self._hand.queue is None:
+            for chunk in self._hand.chunks:
+                self._put_aside(chunk, keep=False)
+            self._hand.copied_to = self._spill.end
+        while self._memory:
+            self._put_aside(self._memory.popleft())
+        self._memory_bytes = 0
+        log.warning("outbox_spilled", bytes=self._spill.nbytes, folder=str(self._spill.folder))
+
+    def _put_aside(self, chunk: Chunk, *, keep: bool = True) -> None:
+        if not self._behind:
+            try:
+                self._spill.append(chunk)
+            except OSError as error:
+                log.error("spill_failed", folder=str(self._spill.folder), error=str(error))  # noqa: TRY400 the reason is enough
+            else:
+                return
+        if keep:
+            self._behind.append(chunk)
+
+    def _take(self) -> bool:
+        # Fill the hand with the oldest chunks; whether there are any.
+        while True:
+            if self._older:
+                self._hand = _from_disk(self._older[0])
+            elif self._memory:
+                self._hand = _from_memory(self._memory)
+                self._memory_bytes -= self._hand.nbytes
+            elif self._spill.nbytes:
+                self._hand = _from_disk(self._spill)
+            if self._hand.chunks or self._hand.queue is None:
+                return bool(self._hand.chunks)
+            self._acknowledge()  # nothing there can be read
+
+    def _acknowledge(self) -> None:
+        hand, self._hand = self._hand, _Hand()
+        if hand.queue is not None:
+            hand.queue.ack(hand.end)
+        elif hand.copied_to:
+            self._spill.ack(hand.copied_to)
+        if self._older and not self._older[0].nbytes:
+            self._older.popleft()
+        if self._spilling and not self._memory and not self._spill.nbytes:
+            self._spilling = False
+            self._memory, self._behind = self._behind, deque()
+            self._memory_bytes = sum(chunk.nbytes for chunk in self._memory)
+            log.info("outbox_caught_up")
+        self._lock.notify_all()
+
+    # On the writer's thread.
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                with self._lock:
+                    while not self._take():
+                        if self._stopping.is_set():
+                            return
+                        self._lock.wait()
+                if self._sent():
+                    with self._lock:
+                        self._acknowledge()
+        except BaseException as error:  # the loop's `check` raises it again
+            with self._lock:
+                self.failure = error
+                self._lock.notify_all()
+
+    def write_once(self) -> bool:
+        """Append the oldest chunks on the caller's thread, once; for tests, instead of `start`.
+
+        Raises:
+            TransientError: the topic cannot be reached; the same chunks come next.
+        """
+        with self._lock:
+            if not self._hand.chunks and not self._take():
+                return False
+        self._append(self._hand.unsent)
+        with self._lock:
+            self._acknowledge()
+        return True
+
+    def _sent(self) -> bool:
+        # Whether the hand is in its topics; False only if the process ends before.
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                self._append(self._hand.unsent)
+            except TransientError as error:
+                if self._reachable:
+                    log.warning("topic_unreachable", error=str(error))
+                self._reachable = False
+                if self._stopping.wait(pause):
+                    return False
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+            else:
+                if not self._reachable:
+                    log.info("topic_reachable")
+                self._reachable = True
+                return True
+
+    def _append(self, unsent: deque[tuple[str, list[Chunk]]]) -> None:
+        while unsent:
+            topic, chunks = unsent[0]
+            records = by_partition(chunks)
+            if records:
+                self._topics.append(topic, records)
+                self._written(topic, chunks)
+            unsent.popleft()
