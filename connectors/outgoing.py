@@ -20,13 +20,17 @@ _KEYLESS: Final = (KIND_MARKER, KIND_EVENT)
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One record. `symbol` (canonical, or "" for none) decides partition and key; a marker or event has no key."""
+    """One record. `symbol` (canonical, or "" for none) decides key and partition; a marker or event has no key.
+
+    `partition`: where it goes, for a marker of several symbols.
+    """
 
     symbol: str
     payload: bytes
     received_us: int
     source: str | None = "live"
     kind: str | None = None
+    partition: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ def chunks_of(topic: str, partitions: int, records: Sequence[Outgoing]) -> Itera
 
 
 def _columns(partitions: int, records: list[Outgoing]) -> pa.RecordBatch:
-    homes = [partition_of(r.symbol, partitions) if r.symbol else 0 for r in records]
+    homes = [_home(r, partitions) for r in records]
     columns = (
         homes,
         ["" if r.kind in _KEYLESS else r.symbol.replace("/", "-") for r in records],
@@ -66,6 +70,12 @@ def _columns(partitions: int, records: list[Outgoing]) -> pa.RecordBatch:
         [r.payload for r in records],
     )
     return pa.RecordBatch.from_arrays([pa.array(c, f.type) for c, f in zip(columns, CHUNK_SCHEMA, strict=True)], schema=CHUNK_SCHEMA)
+
+
+def _home(record: Outgoing, partitions: int) -> int:
+    if record.partition is not None:
+        return record.partition
+    return partition_of(record.symbol, partitions) if record.symbol else 0
 
 
 def by_partition(chunks: Iterable[Chunk]) -> dict[int, pa.RecordBatch]:

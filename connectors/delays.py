@@ -1,0 +1,55 @@
+"""How long trades take from the venue's clock to ours: the bounds that markers hold back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from market.interval import SECOND
+from market.rules import MAX_AHEAD_US
+from market.trade import Int64s
+
+WINDOW_US: Final = 600 * SECOND
+_BUCKET_US: Final = 10 * SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Smallest and largest receive - event time, µs; negative where our clock is behind the venue's."""
+
+    smallest: int
+    largest: int
+
+
+class DelayWindow:
+    """Bounds over the live trades of the last 10 minutes before the newest one; a quiet market keeps its last bounds.
+
+    A time more than an hour off is damage and not delay: one such trade would hold back every marker for 10 minutes.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, Bounds] = {}  # by receive time / bucket
+        self._bounds: Bounds | None = None
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """The bounds now; None before the first live trade."""
+        return self._bounds
+
+    def add(self, received_us: Int64s, event_us: Int64s) -> None:
+        """Take live trades, snapshots left out."""
+        delays = received_us - event_us
+        usable = (delays >= -MAX_AHEAD_US) & (delays <= MAX_AHEAD_US)
+        delays, received_us = delays[usable], received_us[usable]
+        if not len(delays):
+            return
+        numbers = received_us // _BUCKET_US
+        for number in range(int(numbers.min()), int(numbers.max()) + 1):
+            mine = delays[numbers == number]
+            if len(mine):
+                known = self._buckets.get(number, Bounds(int(mine[0]), int(mine[0])))
+                self._buckets[number] = Bounds(min(known.smallest, int(mine.min())), max(known.largest, int(mine.max())))
+        oldest = max(self._buckets) - WINDOW_US // _BUCKET_US
+        self._buckets = {number: bounds for number, bounds in self._buckets.items() if number >= oldest}
+        every = self._buckets.values()
+        self._bounds = Bounds(min(b.smallest for b in every), max(b.largest for b in every))
