@@ -8,6 +8,7 @@ from typing import Final
 
 from config.settings import Settings
 from dataflows.engine import Writer
+from dataflows.opening import Opener
 from market.errors import SchemaMismatch
 from market.output import TableOutput
 from market.record import topic_name
@@ -21,6 +22,8 @@ from sinks.warm_store import ensure
 
 STATE_VERSION: Final = 1
 DRAIN_SECONDS: Final = 300.0  # how long the end of a run waits for the catalog
+WARM_OPENED_AT_ONCE: Final = 4
+COLD_OPENED_AT_ONCE: Final = 6  # mostly waiting for the catalog
 
 
 def warm_endpoint(settings: Settings) -> Endpoint:
@@ -38,6 +41,7 @@ class WarmStore:
         self._settings = settings
         self._tables = all_tables(exchanges)
         self._warm: ClickHouseWarm | None = None
+        self._opener = Opener(WARM_OPENED_AT_ONCE, "warm-open")
 
     def prepare(self) -> None:
         """Create what is missing; raises `SchemaMismatch` where a table has another shape."""
@@ -52,15 +56,15 @@ class WarmStore:
 
     def open_writer(self, generations: Mapping[str, str], shard: str, state: bytes | None) -> Writer:
         """Claim a topic partition of all tables."""
-        if self._warm is None:
-            self._warm = ClickHouseWarm(lambda: warm_endpoint(self._settings), self._tables)
+        warm = self._warm = self._warm or ClickHouseWarm(lambda: warm_endpoint(self._settings), self._tables)
         exchange, partition = shard.rsplit("/", 1)
         topic = topic_name(exchange)
         offset = _load_position(state) if state is not None else None
-        return _WarmWriter(self._warm.open(exchange, topic, int(partition), generations[topic], offset), offset or 0)
+        return self._opener.submit(lambda: _WarmWriter(warm.open(exchange, topic, int(partition), generations[topic], offset), offset or 0))
 
     def close(self) -> None:
-        """Stop the inserters."""
+        """Open nothing more and stop the inserters."""
+        self._opener.close()
         if self._warm is not None:
             self._warm.close()
 
@@ -97,6 +101,7 @@ class ColdStore:
     def __init__(self, settings: Settings, exchanges: tuple[str, ...]) -> None:
         self._settings = settings
         self._tables = {t.name: t for t in all_tables(exchanges)}
+        self._opener = Opener(COLD_OPENED_AT_ONCE, "cold-open")
 
     def prepare(self) -> None:
         """Create what is missing; raises `SchemaMismatch` where a table has another shape."""
@@ -109,14 +114,18 @@ class ColdStore:
 
     def open_writer(self, name: str, state: bytes | None) -> Writer:
         """Claim a table and bring what its saved state still owes it."""
-        table = ColdTable(
-            open_catalog(self._settings.cold_url), self._tables[name], commit_interval_s=float(self._settings.commit_interval)
-        )
-        table.open(state)
-        return _ColdWriter(table)
+
+        def opened() -> Writer:
+            interval = float(self._settings.commit_interval)
+            table = ColdTable(open_catalog(self._settings.cold_url), self._tables[name], commit_interval_s=interval)
+            table.open(state)
+            return _ColdWriter(table)
+
+        return self._opener.submit(opened)
 
     def close(self) -> None:
-        """Nothing is shared between tables."""
+        """Open nothing more."""
+        self._opener.close()
 
 
 class _ColdWriter:

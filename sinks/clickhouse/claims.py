@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,13 +51,14 @@ class Owner:
 
 
 class Claims:
-    """The claims of one process. Not thread-safe as a whole: each table is used by one thread at a time."""
+    """The claims of one process. Topic partitions may be taken by several threads; else each table is used by one at a time."""
 
     def __init__(self) -> None:
         self.writer = uuid.uuid4().hex
         self.process = f"{platform.node()}:{os.getpid()}"
         self._held: dict[Shard, str] = {}
         self._epochs: dict[str, int] = {}
+        self._first_epochs = threading.Lock()  # a table's first epoch is written once, and before any insert can need another
 
     def query_id(self) -> str:
         """Return a new id for an insert of this process."""
@@ -70,9 +72,10 @@ class Claims:
             SinkUnavailable: the server cannot be reached, or a predecessor's insert does not end.
         """
         claim = uuid.uuid4().hex  # a new one at each try: an earlier one that arrives late must not be taken for this one
-        new = [table for table in tables if table not in self._epochs]
-        self._put(session, {**{_key(table, shard): claim for table in tables}, **{self._epoch_key(table): "0" for table in new}})
-        self._epochs.update(dict.fromkeys(new, 0))
+        with self._first_epochs:
+            new = [table for table in tables if table not in self._epochs]
+            self._put(session, {**{_key(table, shard): claim for table in tables}, **{self._epoch_key(table): "0" for table in new}})
+            self._epochs.update(dict.fromkeys(new, 0))
         self._held[shard] = claim
         self._check_owner(session, shard, tables)
         self._end_inserts(session, "query_id NOT LIKE {mine:String} AND position(query, {mark:String}) > 0", {"mark": f" {shard}'"})

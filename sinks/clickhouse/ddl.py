@@ -14,6 +14,8 @@ from sinks.endpoint import Endpoint
 SCHEMA_VERSION: Final = 1
 _WAY_OUT: Final = "rename it and start again; what it held is loaded anew from the raw topics (`k2 recover`)"
 KEPT_DAYS: Final = {Layer.BRONZE: 7, Layer.SILVER: 30}  # counted from insertion: loading an old recording keeps it as long
+# Of bronze and silver: rows are rewritten once where the default, a few parts at a time, rewrites them two or three times.
+MERGED_AT_ONCE: Final = 12
 TYPES: Final = {
     Kind.TEXT: "String",
     Kind.CODE: "LowCardinality(String)",
@@ -74,7 +76,8 @@ def create_table(table: Table) -> str:
         columns.insert(len(table.warm_columns), INSERTED_AT)
         engine = (
             f"ENGINE = MergeTree PARTITION BY toYYYYMMDD(`inserted_at`) ORDER BY ({order}) "
-            f"TTL toDateTime(`inserted_at`) + INTERVAL {KEPT_DAYS[table.layer]} DAY DELETE SETTINGS ttl_only_drop_parts = 1"
+            f"TTL toDateTime(`inserted_at`) + INTERVAL {KEPT_DAYS[table.layer]} DAY DELETE "
+            f"SETTINGS ttl_only_drop_parts = 1, min_parts_to_merge_at_once = {MERGED_AT_ONCE}"
         )
     body = ",\n  ".join(columns)
     return f"CREATE TABLE IF NOT EXISTS {DATABASE}.`{table.name}` (\n  {body}\n) {engine}"

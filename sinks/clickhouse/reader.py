@@ -93,8 +93,11 @@ class WarmReader:
 def read_frontiers(session: Session, where: str = "1", parameters: Mapping[str, Any] | None = None) -> list[Frontier]:
     """Return stored frontiers; none when the database was never prepared."""
     known = session.arrow("SELECT 1 FROM system.tables WHERE database = {db:String} AND name = 'frontiers'", {"db": DATABASE})
-    if known.num_rows == 0:
-        return []
+    return frontiers_where(session, where, parameters) if known.num_rows else []
+
+
+def frontiers_where(session: Session, where: str, parameters: Mapping[str, Any] | None = None) -> list[Frontier]:
+    """Return stored frontiers of a prepared database."""
     rows = session.arrow(
         f"SELECT `table`, `exchange`, `topic`, `partition`, `generation`, toInt64(`offset`) AS `offset`, `committed_at` "
         f"FROM {DATABASE}.frontiers FINAL WHERE {where} ORDER BY `table`, `topic`, `partition`",

@@ -24,7 +24,7 @@ from market.schema import CHANGE, Layer, Table
 from sinks.clickhouse.claims import Claims, Shard
 from sinks.clickhouse.inserter import Connection, Pairs, Provider, among, causes, retried, store, stored_pairs
 from sinks.clickhouse.pending import Item, Lane, Position, next_lane
-from sinks.clickhouse.reader import Frontier, read_frontiers
+from sinks.clickhouse.reader import Frontier, frontiers_where
 from sinks.clickhouse.session import DATABASE, Session
 
 MAX_PENDING_ROWS: Final = 200_000  # a barrier may have to wait for as many
@@ -67,7 +67,7 @@ class ClickHouseWarm:
         self._threads: list[threading.Thread] = []
 
     def open(self, exchange: str, topic: str, partition: int, generation: str, resume_offset: int | None) -> WarmPartition:
-        """Become the only writer of what comes from a topic partition, and find out what of it is stored.
+        """Become the only writer of what comes from a topic partition, and find out what of it is stored. Any thread.
 
         Args:
             exchange: of the topic.
@@ -89,7 +89,7 @@ class ClickHouseWarm:
 
         def checked(session: Session) -> dict[str, int]:
             bound = {"topic": topic, "partition": partition}
-            rows = read_frontiers(session, "`topic` = {topic:String} AND `partition` = {partition:Int64}", bound)
+            rows = frontiers_where(session, "`topic` = {topic:String} AND `partition` = {partition:Int64}", bound)
             stored = {row.table: row for row in rows}
             for table in tables:
                 _check_resume(table.name, shard, generation, resume_offset, stored.get(table.name))
@@ -102,8 +102,11 @@ class ClickHouseWarm:
             appended = {table: frontiers[table.name] for table in tables if table.layer is not Layer.GOLD}
             return frontiers, stored_pairs(session, appended, shard)
 
-        with self._control_lock:
-            frontiers, present = retried(self._control, attempt, f"opening {shard}")
+        connection = Connection(self._provider, self._ending)
+        try:
+            frontiers, present = retried(connection, attempt, f"opening {shard}")
+        finally:
+            connection.drop()
         opened = WarmPartition(self, shard, topic, generation, present)
         with self._changed:
             self._raise_failure()
