@@ -34,7 +34,7 @@ def rejects(decoded: Decoded) -> list[tuple[int, str]]:
 
 def decode_slowly(venue: Venue, batch: RawBatch, instruments: Instruments) -> Decoded:
     """Decode a batch with the complete reader only."""
-    reading = Reading(venue.items, venue.read, instruments, venue.vendor_words)
+    reading = Reading(venue.contents, venue.read, instruments, venue.vendor_words)
     records = batch.records.to_pylist()
     for row, record in enumerate(records):
         if record["kind"] is None:

@@ -27,7 +27,8 @@ from connectors.venues.columns import (
     received_us,
     symbols_of,
 )  # fmt: skip
-from connectors.venues.feeding import FeedRules, Notice, RestRules, Subscription
+from connectors.venues.envelope import ENVELOPE
+from connectors.venues.feeding import FeedRules, Notice, PageRequest, RestError, RestRules, Subscription, Wanted
 from connectors.venues.reading import Item, Items, Reading, ReadTrade
 from connectors.venues.routing import UNSURE, Route, route_frames
 from connectors.venues.scan import mark_other_channels
@@ -83,6 +84,24 @@ class Venue(ABC):
             Unusable: the document is none of the venue's frames.
         """
 
+    def rest_items(self, body: object, symbol: object) -> Items:  # noqa: ARG002 - venues that can be asked again say how
+        """Return the trades of a REST page's body, in its order; `symbol` is the one that was asked for.
+
+        Raises:
+            Unusable: the body is none of the venue's pages.
+        """
+        raise Unusable("unknown_frame", f"{self.exchange} has no pages of past trades here")
+
+    def contents(self, document: object) -> Items | None:
+        """Return the trades of any record's document: a frame, or a page of past trades in its envelope.
+
+        Raises:
+            Unusable: the document is neither.
+        """
+        if isinstance(document, dict) and document.keys() == ENVELOPE:
+            return self.rest_items(document["body"], document["symbol"])
+        return self.items(document)
+
     @abstractmethod
     def read(self, item: Item) -> ReadTrade:
         """Return one trade.
@@ -120,6 +139,14 @@ class Venue(ABC):
         """Return a frame's place in its connection where the venue counts frames (step 1); a step over one is a loss."""
         return None
 
+    def page_request(self, instrument: Instrument, wanted: Wanted) -> PageRequest:
+        """Return the REST request for a page of past trades; only venues with `rest` have one."""
+        raise NotImplementedError
+
+    def rest_error(self, document: object) -> RestError | None:  # noqa: ARG002 - most venues tell by the status
+        """Return what a REST answer with status 200 complains about, or None."""
+        return None
+
     def venue_symbol(self, canonical: str) -> str:
         """Return the spelling of the venue's trade frames."""
         return canonical.replace("/", self.separator)
@@ -148,7 +175,7 @@ class Venue(ABC):
         scanned = columns_for(frames)
         n = self.scan(frames, self._symbols(instruments), scanned)
         mark_other_channels(frames, self.other_channels)
-        reading = Reading(self.items, self.read, instruments, self.vendor_words)
+        reading = Reading(self.contents, self.read, instruments, self.vendor_words)
         for row in np.flatnonzero(frames.status == UNREAD).tolist():
             start, stop = frames.starts[row : row + 2].tolist()
             reading.add(row, frames.data[start:stop].tobytes(), int(frames.codes[row]))

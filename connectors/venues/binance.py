@@ -19,10 +19,10 @@ from typing import ClassVar, Final
 
 import orjson
 
-from connectors.venues import scan
+from connectors.venues import binance_rest, scan
 from connectors.venues.base import Venue
 from connectors.venues.columns import CONTROL, TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
-from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, Subscription
+from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, PageRequest, RestRules, Subscription, Wanted
 from connectors.venues.reading import Item, Items, ReadTrade
 from connectors.venues.routing import route_of
 from connectors.venues.scan import (
@@ -171,6 +171,12 @@ class Binance(Venue):
         silence_seconds=10.0,
         max_age_seconds=23 * 3600.0,  # cut after 24 h
     )
+    rest: ClassVar[RestRules | None] = RestRules(
+        rest_url="https://api.binance.com",
+        requests=Limit(2_500, 60.0),  # 6,000 are allowed per address; a second feed may run beside this one
+        weight=25,
+    )
+    rest_folder: ClassVar[str] = "/api/v3"
 
     def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
         """Read the layouts shown above."""
@@ -214,6 +220,14 @@ class Binance(Venue):
         if not isinstance(maker, bool):
             raise Unusable("bad_side", f"m {shown(maker)}")
         return ReadTrade(number, time, _time(fields.get("E")), not maker, price, quantity, fields.get("X"))
+
+    def page_request(self, instrument: Instrument, wanted: Wanted) -> PageRequest:
+        """Return the request for a page by id."""
+        return binance_rest.page_request(self.rest_folder, instrument, wanted)
+
+    def rest_items(self, body: object, symbol: object) -> Items:
+        """Return the trades of a page of either stream."""
+        return binance_rest.items(body, symbol)
 
     def time_us(self, item: Item) -> int | None:
         """Return `T` in µs."""

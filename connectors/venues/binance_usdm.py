@@ -14,7 +14,7 @@ USDⓈ-M futures, WebSocket market streams, read 2026-11.
 from __future__ import annotations
 
 from connectors.venues.binance import Binance
-from connectors.venues.feeding import FeedRules, Limit
+from connectors.venues.feeding import FeedRules, Limit, RestRules
 
 
 class BinanceUsdm(Binance):
@@ -32,3 +32,10 @@ class BinanceUsdm(Binance):
         silence_seconds=10.0,
         max_age_seconds=23 * 3600.0,
     )
+    rest = RestRules(
+        rest_url="https://fapi.binance.com",
+        requests=Limit(1_000, 60.0),  # 2,400 are allowed per address
+        weight=20,
+        page_rows=500,
+    )
+    rest_folder = "/fapi/v1"

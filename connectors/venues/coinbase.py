@@ -20,10 +20,10 @@ from typing import Final
 
 import orjson
 
-from connectors.venues import scan
+from connectors.venues import coinbase_rest, scan
 from connectors.venues.base import Venue
 from connectors.venues.columns import TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
-from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, Subscription
+from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, PageRequest, RestRules, Subscription, Wanted
 from connectors.venues.reading import Item, Items, ReadTrade
 from connectors.venues.routing import route_of
 from connectors.venues.scan import (
@@ -180,6 +180,10 @@ class Coinbase(Venue):
         proof_seconds=1.5,
         numbers_frames=True,
     )
+    rest = RestRules(
+        rest_url="https://api.exchange.coinbase.com",
+        requests=Limit(4, 1.0),  # about 10 a second are allowed per address
+    )
 
     def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
         """Read the layouts shown above."""
@@ -215,6 +219,14 @@ class Coinbase(Venue):
         if maker not in ("BUY", "SELL"):
             raise Unusable("bad_side", f"side {shown(maker)}")
         return ReadTrade(number, time, item.event_us, maker == "SELL", price, quantity)
+
+    def page_request(self, instrument: Instrument, wanted: Wanted) -> PageRequest:
+        """Return the request for a page by id, of the Exchange API."""
+        return coinbase_rest.page_request(instrument, wanted)
+
+    def rest_items(self, body: object, symbol: object) -> Items:
+        """Return the trades of a page of the Exchange API."""
+        return coinbase_rest.items(body, symbol)
 
     def time_us(self, item: Item) -> int | None:
         """Return `time` in µs."""

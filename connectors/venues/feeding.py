@@ -49,7 +49,7 @@ class RestRules:
     """How a venue's REST interface returns past trades, page by page.
 
     `requests`: pace, in units of `weight` a request. `page_rows`: the most rows of one page. `wholly_by_time`: pages are
-    asked by time and hold every trade of their span, so a whole run of pages may assert coverage.
+    asked by time and hold every trade of their span.
     """
 
     rest_url: str
@@ -57,6 +57,36 @@ class RestRules:
     weight: int = 1
     page_rows: int = 1000
     wholly_by_time: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Trades of one instrument that a page is to hold.
+
+    `first_id` to `last_id` are missing; `last_id` None: all from `first_id` on, whatever there is. `after_us`: event time of
+    the last known trade below `first_id`. `rows`: how many rows to ask for, at most `page_rows`.
+    """
+
+    first_id: int
+    last_id: int | None
+    after_us: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Path and query below `rest_url`. A page of fewer than `rows` holds all that is newer, where `last_id` was None."""
+
+    path: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestError:
+    """An error in an answer whose status is 200. `is_final`: asking again cannot help."""
+
+    text: str
+    is_final: bool
 
 
 class NoticeKind(Enum):

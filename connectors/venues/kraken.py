@@ -18,10 +18,11 @@ from typing import Final
 
 import orjson
 
-from connectors.venues import scan
+from connectors.venues import kraken_rest, scan
 from connectors.venues.base import Venue
 from connectors.venues.columns import TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
-from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, Subscription
+from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, PageRequest, RestError, RestRules, Subscription, Wanted
+from connectors.venues.kraken_rest import OLD_NAMES
 from connectors.venues.reading import Item, Items, ReadTrade
 from connectors.venues.routing import route_of
 from connectors.venues.scan import (
@@ -48,8 +49,7 @@ CHANNELS: Final = frozenset(("book", "ticker", "ohlc", "instrument", "level3", "
 METHODS: Final = frozenset(("subscribe", "unsubscribe", "pong", "ping"))
 
 # Assets that Kraken's older interfaces name differently; v2 uses today's names.
-_OLD_NAMES: Final = {"BTC": "XBT", "DOGE": "XDG"}
-_NEW_NAMES: Final = {old: new for new, old in _OLD_NAMES.items()}
+_NEW_NAMES: Final = {old: new for new, old in OLD_NAMES.items()}
 # Assets with a class letter in REST pair keys (`XXBTZUSD`).
 _COINS: Final = frozenset(("XBT", "XDG", "ETH", "ETC", "LTC", "MLN", "REP", "XLM", "XMR", "XRP", "ZEC"))
 _MONEY: Final = frozenset(("USD", "EUR", "GBP", "CAD", "JPY", "AUD"))
@@ -169,6 +169,11 @@ class Kraken(Venue):
         ping_text='{"method":"ping"}',
         proof_seconds=1.5,
     )
+    rest = RestRules(
+        rest_url="https://api.kraken.com",
+        requests=Limit(1, 1.0),  # about one a second per address; the figure is not published
+        wholly_by_time=True,
+    )
 
     def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
         """Read the layouts shown above."""
@@ -177,7 +182,7 @@ class Kraken(Venue):
     def aliases(self, canonical: str) -> tuple[str, ...]:
         """Return `BTC/USD`, `XBT/USD`, `XBTUSD`, `XXBTZUSD` and the like."""
         base, _, quote = canonical.partition("/")
-        old = _OLD_NAMES.get(base, base), _OLD_NAMES.get(quote, quote)
+        old = OLD_NAMES.get(base, base), OLD_NAMES.get(quote, quote)
         pairs = [(b, q) for b in (base, old[0]) for q in (quote, old[1])]
         return spellings(pairs, *_pair_key(*old))
 
@@ -222,8 +227,21 @@ class Kraken(Venue):
         return ReadTrade(number, time, None, side == "buy", price, quantity, fields.get("ord_type"))
 
     def time_us(self, item: Item) -> int | None:
-        """Return `timestamp` in µs."""
-        return rfc3339_us(item.fields.get("timestamp"))
+        """Return `timestamp` in µs; REST rows have seconds there."""
+        stamp = item.fields.get("timestamp")
+        return kraken_rest.seconds_us(stamp) if isinstance(stamp, kraken_rest.Seconds) else rfc3339_us(stamp)
+
+    def page_request(self, instrument: Instrument, wanted: Wanted) -> PageRequest:
+        """Return the request for a page by time."""
+        return kraken_rest.page_request(instrument, wanted, self.rest.page_rows)
+
+    def rest_items(self, body: object, symbol: object) -> Items:
+        """Return the trades of a page."""
+        return kraken_rest.items(body, symbol)
+
+    def rest_error(self, document: object) -> RestError | None:
+        """Return what the answer's `error` says."""
+        return kraken_rest.error(document)
 
     def acknowledged(self, document: dict[str, object]) -> list[object]:
         """Return the symbol of a trade subscription's ack; there is one ack per symbol."""
