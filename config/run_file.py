@@ -1,7 +1,7 @@
 """`run.json` of a home: where its stores are and which processes serve it, for scripts and for our own commands.
 
 Shape: `{"warm": {"url", "user", "password", "reader_user", "reader_password"}, "topics": url, "cold": url,
-"pids": {"flow": [...], "warm": n, "feed": [...]}}`. It holds passwords, so only its owner may read it.
+"pids": {"flow": [...], "warm": n, "feed": [...]}, "feeds": {name: {"pid", "metrics"}}}`. It holds passwords, so only its owner may read it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,6 +68,22 @@ def update_run(home: Path, **sections: Mapping[str, Any] | str | None) -> dict[s
                 content[name] = value
         write_private(run_path(home), json.dumps(content, indent=1) + "\n")
     return content
+
+
+def change_pids(home: Path, role: str, change: Callable[[list[int]], list[int]]) -> None:
+    """Change the list of processes of a role (`feed`), one process at a time.
+
+    Args:
+        home: folder of the platform.
+        role: a key of `pids` whose value is a list.
+        change: gets the list that is stored and returns the new one.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with exclusively(home / ".run.lock"):
+        content = read_run(home)
+        pids = content.setdefault("pids", {})
+        pids[role] = change([pid for pid in pids.get(role, []) if isinstance(pid, int)])
+        write_private(run_path(home), json.dumps(content, indent=1) + "\n")
 
 
 def write_private(path: Path, text: str) -> None:

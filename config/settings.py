@@ -30,6 +30,8 @@ PACKAGED: Final = Path(__file__).parent
 NOT_SETTINGS: Final = (CONFIG_VARIABLE, "K2_TEST_", "K2_KAFKA_", "K2_S3_", "K2_DEMO_")
 """Variables, or their beginnings, that others read: drivers' secrets and the test suite's own switches."""
 
+METRICS_OFF: Final = "off"
+
 Seconds = Annotated[Decimal, BeforeValidator(parse_seconds)]
 
 
@@ -106,6 +108,17 @@ class Settings(BaseSettings):
         description="how long raw records are kept once every table has them; 0: for ever. SQLite only: Kafka topics have `retention.ms`, also as an option of the URL",
     )
 
+    venues_url: Url = Field(
+        "",
+        description="what stands in for every venue, `http://host:port` (the simulator, a proxy): feeds connect to `/EXCHANGE/…` there; empty: the venues themselves",
+    )
+    feed_spill_limit: int = Field(
+        4096, description="megabytes that a feed keeps on disk while a topic is slow or down; beyond it sockets are not read", ge=1
+    )
+    feed_metrics: str = Field(
+        "127.0.0.1:0", description="address of a feed's `/metrics`, `host:port`; port 0: any free one, named in run.json; `off`: none"
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _empty_is_absent(cls, values: Any) -> Any:
@@ -118,6 +131,22 @@ class Settings(BaseSettings):
         if url and urlsplit(url).username is not None:
             raise ValueError("holds a user: put it in K2_WARM_USER and the password in K2_WARM_PASSWORD, since URLs are logged and saved")
         return url
+
+    @field_validator("venues_url")
+    @classmethod
+    def _is_base(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"} or parts.query):
+            raise ValueError("is not http://host:port")
+        return url.rstrip("/")
+
+    @field_validator("feed_metrics")
+    @classmethod
+    def _is_address(cls, address: str) -> str:
+        host, _, port = address.rpartition(":")
+        if address != METRICS_OFF and not (host and port.isdigit() and int(port) < 65_536):
+            raise ValueError(f"is not host:port or {METRICS_OFF}")
+        return address
 
     @model_validator(mode="after")
     def _complete(self) -> Settings:
