@@ -23,7 +23,7 @@ CONTROL: Final = 2  # no trades of ours
 UNREAD: Final = 3  # the scanner does not know this layout: read it the slow way
 NO_FRAME: Final = 4  # a marker or another record of our own
 
-_SHORTEST_TRADE: Final = 60  # bytes, below the shortest layout that a scanner accepts: bounds the number of trades
+_SHORTEST_TRADE: Final = 28  # bytes, below the shortest layout that a scanner accepts: bounds the number of trades
 
 
 class Frames(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 from connectors.venues.columns import Columns, empty
@@ -15,9 +16,18 @@ from market.trade import Rejected
 _WORD_LENGTH: Final = 32
 
 
+class OwnKey(Enum):
+    """Stands for the symbol of a trade whose frame does not name it: the record's key does."""
+
+    OWN_KEY = "own key"
+
+
+OWN_KEY: Final = OwnKey.OWN_KEY
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One trade of a document, not yet looked at: its fields, and what the frame around it says."""
+    """One trade of a document, not yet looked at: its fields, and what the frame around it says. `symbol` may be `OWN_KEY`."""
 
     fields: Mapping[str, object]
     symbol: object
@@ -78,7 +88,7 @@ class Reading:
             try:
                 if isinstance(item, Unusable):
                     raise item
-                code = self._code(item)
+                code = self._code(item, key)
                 if code == key:
                     own = True
                     self._found.append((row, key, item.is_snapshot, self._read(item)))
@@ -90,8 +100,12 @@ class Reading:
             symbol = self._instruments.listed[other].canonical
             raise Unusable("key_mismatch", f"holds trades of {symbol}, none of its record's key")
 
-    def _code(self, item: Item) -> int | None:
+    def _code(self, item: Item, key: int) -> int | None:
         # The listed instrument of a trade; None for the other stream of one, which numbers the same executions differently.
+        if item.symbol is OWN_KEY:
+            if key < 0:
+                raise Unusable("unknown_symbol", "the frame names no symbol, and the record's key is of none that is listed")
+            return key
         if type(item.symbol) is not str:
             raise Unusable("bad_symbol", f"symbol {shown(item.symbol)}")
         code = self._instruments.by_venue_symbol.get(item.symbol)
