@@ -10,13 +10,29 @@ from typing import Final
 from connectors.venues.base import Venue
 from connectors.venues.binance import Binance
 from connectors.venues.binance_usdm import BinanceUsdm
+from connectors.venues.bitfinex import Bitfinex
+from connectors.venues.bitstamp import Bitstamp
+from connectors.venues.bybit import Bybit
 from connectors.venues.coinbase import Coinbase
+from connectors.venues.gemini import Gemini
 from connectors.venues.kraken import Kraken
+from connectors.venues.okx import Okx
 from connectors.venues.symbols import nearest
 from market.errors import ConfigError
 from market.instrument import Instrument, Instruments
 
-VENUES: Final[Mapping[str, Venue]] = MappingProxyType({v.exchange: v for v in (Binance(), BinanceUsdm(), Kraken(), Coinbase())})
+_ALL: Final = (
+    Binance(),
+    BinanceUsdm(),
+    Kraken(),
+    Coinbase(),
+    Bybit(),
+    Okx(),
+    Gemini(),
+    Bitstamp(),
+    Bitfinex(),
+)
+VENUES: Final[Mapping[str, Venue]] = MappingProxyType({v.exchange: v for v in _ALL})
 _FIELDS: Final = ("symbol", "venue_symbol", "stream")
 
 
