@@ -186,6 +186,52 @@ def audit(exchange: Exchange = None, *, as_json: AsJson = False) -> None:
     command.audit(exchange, as_json=as_json)
 
 
+@app.command(epilog="Example: k2 simulate --symbols 5 --rate 1000 --fault drop@30:exchange=kraken, and K2_VENUES_URL for the feed")
+def simulate(
+    host: Annotated[str, typer.Option(help="where to listen")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="which port; 0: any that is free, told on stderr")] = 9100,
+    exchange: Annotated[list[str] | None, typer.Option("--exchange", "-e", help="a venue; repeat for more; default: all three")] = None,
+    symbols: Annotated[
+        list[str] | None, typer.Option(help="how many a venue, or EXCHANGE=BTC/USD,ETH/USD; default: the instruments file")
+    ] = None,
+    quiet_symbols: Annotated[int, typer.Option(help="so many of them trade rarely")] = 0,
+    rate: Annotated[float, typer.Option(help="trades a second, all venues together")] = 300.0,
+    seed: Annotated[int, typer.Option(help="the same seed makes the same trades, and the same --faults")] = 1,
+    trades: Annotated[int | None, typer.Option(help="stop trading after so many")] = None,
+    seconds: Annotated[float | None, typer.Option(help="stop trading after so long")] = None,
+    start: Annotated[str | None, typer.Option(help="time of the first moment, ISO 8601 or epoch µs; default: now")] = None,
+    speed: Annotated[float, typer.Option(help="run seconds a second")] = 1.0,
+    clock_offset: Annotated[list[str] | None, typer.Option(help="EXCHANGE=SECONDS by which its clock is ahead")] = None,
+    recording: Annotated[list[str] | None, typer.Option(help="EXCHANGE=FILE: trade what was recorded; repeat for more files")] = None,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="of recordings: not again from their start")] = False,
+    as_recorded: Annotated[bool, typer.Option("--as-recorded", help="of recordings: with their own times")] = False,
+    fault: Annotated[list[str] | None, typer.Option(help="KIND@SECONDS[:name=value…]; docs/simulator.md lists them")] = None,
+    faults: Annotated[int, typer.Option(help="so many faults drawn from the seed")] = 0,
+    fault_kinds: Annotated[str, typer.Option(help="kinds to draw from, separated by commas; default: all")] = "",
+    fault_file: Annotated[Path | None, typer.Option(help="YAML or JSON list of faults")] = None,
+    max_age: Annotated[float, typer.Option(help="seconds after which a connection is cut")] = 86_400.0,
+    limits: Annotated[bool, typer.Option("--limits/--no-limits", help="enforce the venues' limits of pace")] = True,
+    write_instruments: Annotated[Path | None, typer.Option(help="write what is listed, as an instruments file")] = None,
+    exit_after: Annotated[float | None, typer.Option(help="exit so many seconds after trading ended; default: stay")] = None,
+) -> None:
+    """Run a local exchange that speaks the venues' protocols, with faults and books of its own.
+
+    A feed finds it by K2_VENUES_URL; its books are below /books. See docs/simulator.md.
+    """
+    from cli import simulate as command
+
+    command.simulate(
+        command.Request(
+            host=host, port=port, exchanges=exchange or [], symbols=symbols or [], quiet_symbols=quiet_symbols, rate=rate, seed=seed,
+            trades=trades, seconds=seconds, start=start, speed=speed, clock_offsets=clock_offset or [], recordings=recording or [],
+            once=once, as_recorded=as_recorded, faults=fault or [], fault_count=faults,
+            fault_kinds=[kind for kind in fault_kinds.split(",") if kind], fault_file=fault_file, max_age=max_age, limits=limits,
+            write_instruments=write_instruments, exit_after=exit_after,
+        )
+    )  # fmt: skip
+
+
 @app.command()
 def demo(*, once: Annotated[bool, typer.Option("--once", help="stop at the end of the recordings")] = False) -> None:
     """Load real recordings, run the flow, print a summary and a candle chart; then follow the topics until Ctrl-C.
