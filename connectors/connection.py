@@ -1,0 +1,364 @@
+"""One connection to a venue: its subscriptions, proofs of life, and what its frames say to the feed."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from connectors.listener import Listener
+from connectors.pacing import Pacer
+from connectors.subscribing import Answer, Subscriptions
+from connectors.venues.base import Venue
+from connectors.venues.feeding import FeedRules, Notice, NoticeKind
+from connectors.wire import Connector, Wire
+from market.instrument import Instrument, Instruments
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long things may take, seconds. `overlap`: how long an old connection stays beside its confirmed successor.
+
+    The overlap is for markers: the old connection's reach to its last proof of life less the largest delay, the new one's
+    begin at its confirmation less the smallest, and between the two there must be no hole.
+    """
+
+    open: float = 10.0
+    answer: float = 10.0
+    retry_refused: float = 600.0
+    first_backoff: float = 0.5
+    longest_backoff: float = 30.0
+    stable: float = 30.0  # a connection that lasted so long is no failure
+    overlap: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What all connections of a driver share. `fail`: ends the driver with an error of the listener's or our own."""
+
+    venue: Venue
+    rules: FeedRules
+    listener: Listener
+    url: str
+    connector: Connector
+    now_us: Callable[[], int]
+    random: Callable[[], float]
+    timing: Timing
+    fail: Callable[[Exception], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionState:
+    """A connection as it is now, for metrics and status. Times are epoch µs; 0: never."""
+
+    name: str
+    connected_us: int
+    heard_us: int
+    frame_us: int
+    confirmed: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+class Connection:
+    """A connection, from its opening to its end.
+
+    Attributes:
+        lost: done when the connection has ended, with the reason.
+        leaving: done when the venue has asked for a new connection, with its words.
+        settled: done when every symbol has been confirmed or refused once.
+    """
+
+    def __init__(self, name: str, instruments: Sequence[Instrument], setup: Setup) -> None:
+        loop = asyncio.get_running_loop()
+        timing = setup.timing
+        self.name = name
+        self.lost: asyncio.Future[str] = loop.create_future()
+        self.leaving: asyncio.Future[str] = loop.create_future()
+        self.settled: asyncio.Future[None] = loop.create_future()
+        self.opened_at = 0.0  # the loop's clock
+        self._loop = loop
+        self._setup = setup
+        self._wanted = {instrument.canonical: instrument for instrument in instruments}
+        self._instruments: Instruments | None = None
+        self._subscriptions = Subscriptions(setup.venue, setup.rules, answer_seconds=timing.answer, retry_seconds=timing.retry_refused)
+        self._pacer = Pacer(setup.rules.messages)
+        self._wire: Wire | None = None
+        self._timer: asyncio.Handle | None = None
+        self._is_closing = False
+        self._is_paused = False
+        self._has_lost_frames = False
+        self._frame_number: int | None = None
+        self._heard_at = self._pinged_at = self._said_at = 0.0
+        self._connected_us = self._heard_us = self._frame_us = self._last_us = 0
+
+    async def open(self) -> None:
+        """Connect and begin to subscribe.
+
+        Raises:
+            ConnectFailed: no connection.
+        """
+        await self._setup.connector(self._setup.url, self, self._setup.timing.open)
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether it was opened and has not ended."""
+        return self._wire is not None and not self.lost.done()
+
+    @property
+    def confirmed(self) -> dict[str, Instrument]:
+        """Return the confirmed instruments by canonical symbol."""
+        return self._subscriptions.confirmed
+
+    @property
+    def refused(self) -> list[str]:
+        """Return the symbols that the venue does not give."""
+        return self._subscriptions.refused
+
+    @property
+    def state(self) -> ConnectionState:
+        """Return the connection as it is now."""
+        return ConnectionState(
+            name=self.name,
+            connected_us=self._connected_us,
+            heard_us=self._heard_us,
+            frame_us=self._frame_us,
+            confirmed=tuple(self.confirmed),
+            refused=tuple(self.refused),
+        )
+
+    def add(self, instruments: Sequence[Instrument]) -> None:
+        """Subscribe to more."""
+        self._wanted.update({instrument.canonical: instrument for instrument in instruments})
+        self._instruments = None
+        if self._wire is not None and not self._is_closing:
+            self._subscriptions.subscribe(instruments)
+            self._nudge()
+
+    def remove(self, instruments: Sequence[Instrument]) -> None:
+        """Unsubscribe; what was asserted about these ends now, before the venue is told."""
+        for instrument in instruments:
+            self._wanted.pop(instrument.canonical, None)
+        self._instruments = None
+        if self._wire is None or self.lost.done():
+            return
+        ended = self._subscriptions.unsubscribe(instruments)
+        if ended:
+            self._setup.listener.ended(self.name, ended, self._stamp(), "unsubscribed")
+        self._nudge()
+
+    def pause(self) -> None:
+        """Read no more; silence and missing answers are our own doing until `resume`."""
+        self._is_paused = True
+        if self._wire is not None and not self._is_closing:
+            self._wire.pause()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._is_paused = False
+        if self._wire is not None and not self._is_closing:
+            self._wire.resume()
+            self._heard_at = self._loop.time()
+            self._subscriptions.postpone(self._heard_at)
+            self._nudge()
+
+    def close(self, reason: str) -> None:
+        """Begin to close; `lost` is done about a second later at most."""
+        if self._wire is not None and not self._is_closing:
+            self._is_closing = True
+            self._wire.close(reason)
+
+    def abort(self, reason: str) -> None:
+        """Drop the connection at once."""
+        if self._wire is not None:
+            self._is_closing = True
+            self._wire.abort(reason)
+
+    def opened(self, wire: Wire) -> None:
+        """Take the open wire (`WireEvents`)."""
+        self._wire = wire
+        self.opened_at = self._heard_at = self._said_at = self._loop.time()
+        self._connected_us = self._heard_us = self._stamp()
+        self._guarded(self._begin)
+
+    def arrived(self, messages: list[bytes], *, proof_of_life: bool) -> None:
+        """Take what one read of the socket brought (`WireEvents`)."""
+        if self.lost.done():
+            return
+        self._heard_us = self._stamp()
+        self._heard_at = self._loop.time()
+        if messages:
+            self._guarded(self._take, messages)
+        if proof_of_life and not self._has_lost_frames:
+            self._guarded(self._setup.listener.alive, self.name, self._heard_us)
+
+    def ended(self, reason: str) -> None:
+        """Note that the wire is closed (`WireEvents`)."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.lost.done():
+            self._guarded(self._setup.listener.disconnected, self.name, self._stamp(), reason)
+            self.lost.set_result(reason)
+
+    def _guarded(self, call: Callable[..., None], *args: Any) -> None:
+        # We are called by the loop, which would only log what is raised.
+        try:
+            call(*args)
+        except Exception as error:
+            self._setup.fail(error)
+
+    def _stamp(self) -> int:
+        self._last_us = max(self._last_us, self._setup.now_us())
+        return self._last_us
+
+    def _begin(self) -> None:
+        instruments = list(self._wanted.values())
+        self._setup.listener.connected(self.name, instruments, self._connected_us)
+        self._subscriptions.subscribe(instruments)
+        if self._is_paused and self._wire is not None:
+            self._wire.pause()
+        self._tick()
+
+    def _take(self, messages: list[bytes]) -> None:
+        setup, at_us = self._setup, self._heard_us
+        self._frame_us = at_us
+        good = self._count_unbroken(messages) if setup.rules.numbers_frames and not self._has_lost_frames else len(messages)
+        if good < len(messages):
+            self._receive_broken(messages, good)
+            return
+        setup.listener.received(self.name, messages, [at_us] * len(messages))
+        if self._has_lost_frames:
+            return
+        notice = setup.venue.notice
+        for found in [found for frame in messages if (found := notice(frame)) is not None]:
+            self._hear(found)
+        if setup.rules.confirms_by_data and not self._subscriptions.is_settled:
+            self._see(messages)
+
+    def _count_unbroken(self, messages: list[bytes]) -> int:
+        # How many of the messages come before the first that does not follow its predecessor. Repeated ones lose nothing.
+        number = self._setup.venue.frame_number
+        for index, frame in enumerate(messages):
+            found = number(frame)
+            if found is None:
+                continue
+            if self._frame_number is not None and found > self._frame_number + 1:
+                return index
+            self._frame_number = found if self._frame_number is None else max(found, self._frame_number)
+        return len(messages)
+
+    def _receive_broken(self, messages: list[bytes], good: int) -> None:
+        # Frames are missing before messages[good]: what has been asserted until now holds, and nothing beyond it.
+        listener, at_us = self._setup.listener, self._heard_us
+        reason = f"frames were lost after number {self._frame_number}"
+        if good:
+            listener.received(self.name, messages[:good], [at_us] * good)
+        symbols = list(self.confirmed)
+        if symbols:
+            listener.ended(self.name, symbols, at_us, reason)
+        self._has_lost_frames = True
+        rest = messages[good:]
+        listener.received(self.name, rest, [at_us] * len(rest))
+        self.abort(reason)
+
+    def _see(self, messages: list[bytes]) -> None:
+        if self._instruments is None:
+            self._instruments = Instruments(self._setup.venue.exchange, tuple(self._wanted.values()))
+        for frame in messages:
+            self._tell(self._subscriptions.seen(self._setup.venue.symbols_in(frame, self._instruments)))
+
+    def _hear(self, notice: Notice) -> None:
+        if notice.kind is NoticeKind.RECONNECT:
+            if not self.leaving.done():
+                self.leaving.set_result(notice.detail)
+            return
+        if notice.kind is NoticeKind.ERROR:
+            log.warning("venue_complained", connection=self.name, detail=notice.detail)
+            return
+        self._tell(self._subscriptions.heard(notice, self._loop.time()))
+        self._nudge()
+
+    def _tell(self, answer: Answer) -> None:
+        listener, at_us = self._setup.listener, self._stamp()
+        if answer.confirmed:
+            listener.confirmed(self.name, answer.confirmed, at_us)
+        if answer.refused:
+            log.warning("subscription_refused", connection=self.name, symbols=answer.refused, reason=answer.reason)
+            listener.ended(self.name, answer.refused, at_us, f"refused: {answer.reason}")
+
+    def _nudge(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._is_closing and not self.lost.done():
+            self._timer = self._loop.call_soon(self._guarded, self._tick)
+
+    def _tick(self) -> None:
+        # Everything that time asks for; then again when the next such thing is due.
+        if self._is_closing or self._wire is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        now = self._loop.time()
+        if self._subscriptions.is_settled and not self.settled.done():
+            self.settled.set_result(None)
+        due = [self._send(self._wire, now), self._send_pings(self._wire, now), self._check_answers(now)]
+        silent_at = self._heard_at + self._setup.rules.silence_seconds
+        if self._is_paused:
+            silent_at = now + self._setup.rules.silence_seconds
+        elif silent_at <= now:
+            self.abort(f"nothing heard for {self._setup.rules.silence_seconds:g} s")
+        if not self._is_closing:
+            self._timer = self._loop.call_at(min(silent_at, *due), self._guarded, self._tick)
+
+    def _send(self, wire: Wire, now: float) -> float:
+        while self._subscriptions.has_message:
+            if (wait := self._pacer.wait_seconds(now)) > 0:
+                return now + wait
+            message = self._subscriptions.message(now)
+            if message is not None:
+                self._pacer.take(now)
+                wire.send(message)
+        return math.inf
+
+    def _send_pings(self, wire: Wire, now: float) -> float:
+        rules = self._setup.rules
+        proof_at = max(self._heard_at, self._pinged_at) + rules.proof_seconds
+        say_at = self._said_at + rules.ping_seconds if rules.ping_text else math.inf
+        wait = self._pacer.wait_seconds(now)
+        if min(proof_at, say_at) > now:
+            return min(proof_at, say_at)
+        if wait > 0:
+            return now + wait
+        self._pacer.take(now)
+        if say_at <= now:
+            self._said_at = now
+            wire.send(rules.ping_text)
+        else:
+            self._pinged_at = now
+            wire.ping()
+        return self._send_pings(wire, now)
+
+    def _check_answers(self, now: float) -> float:
+        # An answer that stands in a socket which is not read is not late.
+        if self._is_paused:
+            return math.inf
+        deadline = self._subscriptions.next_deadline()
+        if deadline is not None and deadline <= now:
+            answer = self._subscriptions.late(now)
+            if answer.failed:
+                self.abort(answer.reason)
+                return math.inf
+            self._tell(answer)
+            deadline = now  # what is to be asked again waits in the queue
+        settle_at = self.opened_at + self._setup.timing.answer
+        if self._setup.rules.confirms_by_data and not self.settled.done():
+            if settle_at <= now:
+                self.settled.set_result(None)
+            else:
+                deadline = min(deadline or math.inf, settle_at)
+        return math.inf if deadline is None else deadline
