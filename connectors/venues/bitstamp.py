@@ -30,7 +30,7 @@ class Bitstamp(TableVenue):
     quotes = "USD EUR GBP USDT USDC PYUSD RLUSD BTC ETH PAX"
     trade_marks = (b'"live_trades_',)
     control_marks = (b'"bts:',)
-    other_channels = texts(*(f'{{"data":{{"timestamp":"{digit}' for digit in range(1, 10)))  # order books; trades begin with an id
+    other_channels = texts()
     layout = Layout(
         frames=('{"data":<{}>,"channel":"live_trades_<channel>","event":"trade"}',),
         texts=frozenset(("channel", "microtimestamp", "price_str", "amount_str")),

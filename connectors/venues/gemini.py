@@ -32,7 +32,7 @@ class Gemini(TableVenue):
     quotes = "USD GUSD USDT USDC EUR GBP SGD DAI BTC ETH SOL FIL"
     trade_marks = (b'"type":"trade"', b'"trades":')
     control_marks = (b'"trades":[', b'"result":"error"')
-    other_channels = texts('{"changes":[', '{"timestamp":')
+    other_channels = texts()
     route = route_of((('{"event_id":', "trade"),), "symbol")
     layout = Layout(
         frames=("<{}>",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from functools import partial
 from itertools import islice, pairwise
 
 import pytest
@@ -13,12 +14,14 @@ from connectors.venues.registry import VENUES, build_instruments
 from tests import frames as f
 from tests.decoding import Row, assert_accounted, decode_slowly, rejects, rows
 from tests.mutations import mutated
+from tests.table_frames import TABLE_MAKERS, recorded_frames
 
 ENTRIES = {
     "binance": ["BTC/USDT", "ETH/USDT", {"symbol": "XRP/ETH", "stream": "aggTrade"}],
     "binance_usdm": ["BTC/USDT", "ETH/USDT"],
     "kraken": ["BTC/USD", "ETH/USD"],
     "coinbase": ["BTC/USD", "ETH/USD"],
+    **{exchange: ["BTC/USD", "ETH/USD"] for exchange in TABLE_MAKERS},
 }
 BATCH = 500
 _WRAPPED = re.compile(rb'{"stream":"[^"]*","data":')
@@ -70,12 +73,25 @@ def _coinbase(rng: random.Random) -> Made:
     return f.coinbase_frame(trades, kind=rng.choice(("update", "update", "snapshot")), client=rng.random() < 0.2), key
 
 
-MAKERS: dict[str, Callable[[random.Random], Made]] = {"binance": _binance, "binance_usdm": _usdm, "kraken": _kraken, "coinbase": _coinbase}
+def _table(exchange: str, rng: random.Random) -> Made:
+    trades, key = _several(rng, "")
+    make = TABLE_MAKERS[exchange]
+    return make(trades, rng), key
+
+
+MAKERS: dict[str, Callable[[random.Random], Made]] = {
+    "binance": _binance,
+    "binance_usdm": _usdm,
+    "kraken": _kraken,
+    "coinbase": _coinbase,
+    **{exchange: partial(_table, exchange) for exchange in TABLE_MAKERS},
+}
 RECORDED = {
     "binance": lambda: f.recorded_binance(300),
     "binance_usdm": lambda: f.recorded_binance(300),
     "kraken": f.recorded_kraken,
     "coinbase": lambda: ((t, frame) for t, frame in f.recorded_coinbase() if len(frame) < 1000),
+    **{exchange: partial(recorded_frames, exchange) for exchange in TABLE_MAKERS},
 }
 
 
