@@ -84,7 +84,7 @@ def up() -> None:
 
 @app.command()
 def down() -> None:
-    """Stop what runs in this home: drain the flow, then stop the warm store. Data stays."""
+    """Stop what runs in this home: the feeds, then the flow, then the warm store. Data stays."""
     from cli import lifecycle
 
     lifecycle.down()
@@ -104,6 +104,20 @@ def load(
     from cli import load as command
 
     command.load(exchange, files, quiet=quiet)
+
+
+@app.command(epilog="Examples: k2 feed | k2 feed -e kraken -e coinbase --name second")
+def feed(
+    exchanges: Annotated[list[str] | None, typer.Option("--exchange", "-e", help="only this exchange; may be repeated")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="of this feed; default: made of host and process")] = None,
+) -> None:
+    """Receive live trades of the listed instruments and write them to the raw topics; Ctrl-C ends.
+
+    The instruments file is read again when it changes. Two feeds may run at once: what both receive counts once.
+    """
+    from cli import feed as command
+
+    command.feed(exchanges or [], name)
 
 
 @app.command(epilog="Example: k2 run --until-end")

@@ -52,20 +52,23 @@ class Spill:
     Args:
         folder: exists already, and belongs to this object. Segments that are in it come first.
         segment_bytes: a segment that has reached this size is followed by a new one.
+        after: another queue in the same folder, which is not touched; this one begins empty and numbers its segments after it.
     """
 
-    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES, after: Spill | None = None) -> None:
         self.folder = folder
         self.damage: list[Damage] = []
         self._segment_bytes = segment_bytes
         self._segments: deque[_Segment] = deque()
         self._out: int | None = None  # descriptor of the last segment while it is written
         at = 0
-        for path in sorted(folder.glob(f"*{SUFFIX}")):
+        for path in sorted(folder.glob(f"*{SUFFIX}")) if after is None else ():
             size = path.stat().st_size
             self._segments.append(_Segment(path, at, at + size))
             at += size
         self._number = int(self._segments[-1].path.stem) if self._segments else 0
+        if after is not None:
+            self._number = after.last_number
         self.end = at  # after the last entry
         self.read_at = 0  # next entry to be read
         self.acked = 0  # everything before is in its topic
@@ -74,6 +77,11 @@ class Spill:
     def nbytes(self) -> int:
         """Bytes that are not acknowledged yet."""
         return self.end - self.acked
+
+    @property
+    def last_number(self) -> int:
+        """Number of the last segment."""
+        return self._number
 
     def append(self, chunk: Chunk) -> int:
         """Write a chunk behind all others; return the position after it.

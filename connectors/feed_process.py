@@ -1,0 +1,252 @@
+"""All feeds of one process: drivers, feeds and refills of every exchange, over one outbox.
+
+Start: the topics, then what an ended process left on disk, then the sockets. Stop: the sockets, the last markers, then the
+outbox, which leaves on disk what its topic does not take in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import structlog
+
+from connectors.feed import Feed, Refills
+from connectors.feed_metrics import FeedCounts, Latency
+from connectors.outbox import Outbox
+from connectors.raw_writer import ensure_topic
+from connectors.spill_folders import SpillFolders
+from connectors.topics.base import TopicLog
+from connectors.venue_urls import websocket_url
+from connectors.venues.base import Venue
+from connectors.venues.registry import venue
+from connectors.websocket import Driver
+from market.errors import ConfigError, TransientError
+from market.instrument import Instruments
+
+log = structlog.get_logger()
+
+FLUSH_S: Final = 0.006
+OBSERVE_S: Final = 0.25
+MARK_S: Final = 1.0
+LEFT_OVER_S: Final = 30.0
+STOP_S: Final = 10.0
+_RETRY_S: Final = 1.0
+
+
+class Refiller(Refills, Protocol):
+    """The refill of one exchange."""
+
+    async def run(self) -> None:
+        """Fetch what is missing, until `stop`."""
+
+    async def change(self, instruments: Instruments) -> None:
+        """List these instruments from now on."""
+
+    async def stop(self) -> None:
+        """End; returns when nothing more is put."""
+
+    def counted(self) -> Mapping[str, int]:
+        """Return counts by metric name."""
+
+
+RefillerFor = Callable[[Venue, Instruments, Feed], Coroutine[Any, Any, Refiller | None]]
+
+
+async def no_refiller(_venue: Venue, _instruments: Instruments, _feed: Feed) -> Refiller | None:
+    """Ask for nothing again."""
+    return None
+
+
+@dataclass(slots=True)
+class _Running:
+    """One exchange."""
+
+    feed: Feed
+    driver: Driver
+    refiller: Refiller | None
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+
+class FeedProcess:
+    """Feeds until it is told to stop.
+
+    Args:
+        name: of this feed; part of its connections' names, no two processes have the same.
+        topics: the log, for this object alone.
+        partitions: of a topic that is not there yet.
+        spills: where records wait on disk.
+        spill_bytes: how many may.
+        venues_url: stands in for the venues; empty: they themselves.
+        now_us: wall clock, epoch µs.
+        refiller_for: builds the refill of an exchange.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        topics: TopicLog,
+        partitions: int,
+        spills: SpillFolders,
+        *,
+        spill_bytes: int,
+        venues_url: str,
+        now_us: Callable[[], int],
+        refiller_for: RefillerFor = no_refiller,
+    ) -> None:
+        self.name = name
+        self.counts: dict[str, FeedCounts] = {}
+        self.latency = Latency(now_us)
+        self.outbox = Outbox(topics, spills.own, spills.older, spill_bytes=spill_bytes, written=self.latency)
+        self._topics, self._partitions, self._venues_url = topics, partitions, venues_url
+        self._now_us, self._refiller_for = now_us, refiller_for
+        self._running: dict[str, _Running] = {}
+        self._flush_due: asyncio.TimerHandle | None = None
+        self._changing = asyncio.Lock()
+        self._failed: asyncio.Future[None] | None = None
+
+    async def run(self, listed: Mapping[str, Instruments], stop: asyncio.Event) -> bool:
+        """Feed these exchanges until `stop` is set.
+
+        Returns:
+            Whether everything received is in its topic; else the rest is on disk, for the next process.
+
+        Raises:
+            ConfigError: an exchange has no live feed, or a topic cannot be used.
+            PipelineError: nothing can be written any more.
+        """
+        for exchange in listed:
+            if venue(exchange).feed is None:
+                raise ConfigError(f"{exchange} has no live feed: its frames are only loaded from files; leave it out with --exchange")
+        self.outbox.start()
+        work: list[asyncio.Task[Any]] = [asyncio.create_task(c) for c in (stop.wait(), self._begin(listed), self._watch())]
+        self._failed = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait([*work, self._failed], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in work:
+                if not task.done():
+                    task.cancel()
+            ended = await asyncio.gather(*work, return_exceptions=True)
+            await self._end()
+            emptied = await asyncio.to_thread(self.outbox.stop, STOP_S)
+        self.outbox.check()
+        for error in (self._failed.exception() if self._failed.done() else None, *ended):
+            if isinstance(error, Exception):
+                raise error
+        return emptied
+
+    async def change(self, listed: Mapping[str, Instruments]) -> None:
+        """Feed these from now on; what stays is not disturbed."""
+        async with self._changing:
+            for exchange in [e for e in self._running if e not in listed]:
+                await self._end_exchange(exchange)
+            for exchange, instruments in listed.items():
+                running = self._running.get(exchange)
+                if running is None:
+                    await self._begin_exchange(exchange, instruments)
+                else:
+                    running.feed.change(instruments)
+                    if running.refiller is not None:
+                        await running.refiller.change(instruments)
+                    await running.driver.change(instruments.listed)
+
+    async def _begin(self, listed: Mapping[str, Instruments]) -> None:
+        # Ends only with an error, or with the process.
+        waiting = self.outbox.backlog().spill_bytes
+        if waiting:
+            # The tail of a topic says what must be asked for again: what was received already should be in it.
+            log.info("left_over_found", bytes=waiting)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.outbox.drained(), LEFT_OVER_S)
+        await self.change(listed)
+        await asyncio.Event().wait()
+
+    async def _begin_exchange(self, exchange: str, instruments: Instruments) -> None:
+        found = venue(exchange)
+        partitions = await self._topic(exchange)
+        counts = self.counts.setdefault(exchange, FeedCounts())
+        feed = Feed(found, instruments, partitions, self.outbox, now_us=self._now_us, counts=counts, wake=self._wake)
+        refiller = await self._refiller_for(found, instruments, feed)
+        if refiller is not None:
+            feed.refills, counts.refill = refiller, refiller.counted
+        if found.feed is None:
+            raise ConfigError(f"{exchange} has no live feed")
+        url = websocket_url(found.feed.websocket_url, exchange, self._venues_url)
+        driver = Driver(found, feed, url=url, feed_name=self.name, now_us=self._now_us)
+        running = self._running[exchange] = _Running(feed, driver, refiller)
+        self._spawn(running, driver.run(instruments.listed))
+        if refiller is not None:
+            self._spawn(running, refiller.run())
+
+    async def _topic(self, exchange: str) -> int:
+        # The partition count of the topic, which is created unless it exists; waits for a log that cannot be reached.
+        said = False
+        while True:
+            try:
+                topic = await asyncio.to_thread(ensure_topic, self._topics, exchange, self._partitions)
+                return await asyncio.to_thread(self._topics.partitions, topic)
+            except TransientError as error:
+                if not said:
+                    log.warning("topic_unreachable", exchange=exchange, error=str(error))
+                said = True
+                await asyncio.sleep(_RETRY_S)
+
+    def _spawn(self, running: _Running, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        running.tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_exception(error)
+
+    async def _end(self) -> None:
+        for exchange in list(self._running):
+            await self._end_exchange(exchange)
+        if self._flush_due is not None:
+            self._flush_due.cancel()
+
+    async def _end_exchange(self, exchange: str) -> None:
+        running = self._running.pop(exchange)
+        await running.driver.stop()
+        if running.refiller is not None:
+            await running.refiller.stop()
+        await asyncio.gather(*running.tasks, return_exceptions=True)
+        running.feed.flush()
+
+    async def _watch(self) -> None:
+        # Ask the feeds for what is due by time; end when the writer has failed.
+        loop = asyncio.get_running_loop()
+        mark_at = loop.time() + MARK_S
+        while True:
+            await asyncio.sleep(OBSERVE_S)
+            if self.outbox.failure is not None:
+                return
+            feeds = [running.feed for running in self._running.values()]
+            for feed in feeds:
+                feed.observe()
+            if loop.time() >= mark_at:
+                mark_at = max(mark_at + MARK_S, loop.time())
+                for feed in feeds:
+                    feed.mark()
+
+    def _wake(self) -> None:
+        if self._flush_due is None:
+            self._flush_due = asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = None
+        try:
+            for running in self._running.values():
+                running.feed.flush()
+        except Exception as error:  # a timer's would only be logged
+            self._fail(error)

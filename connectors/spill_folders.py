@@ -1,0 +1,96 @@
+"""Who owns which spill: one locked folder a feed, and those that ended processes left behind.
+
+<folder>/<feed name>/lock        held by the process while it lives; the system releases it
+<folder>/<feed name>/*.spill     connectors.spill
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from connectors.spill import SUFFIX, Spill
+from market.errors import ConfigError, Locked
+
+_LOCK: Final = "lock"
+
+
+@dataclass(slots=True)
+class SpillFolders:
+    """The folder of one feed, and the queues it has taken over, oldest first; its own left-over one among them."""
+
+    own: Spill
+    older: list[Spill]
+    _locks: list[int]
+
+    def close(self) -> None:
+        """Give the folders back; those that are empty are removed."""
+        for spill in (self.own, *self.older):
+            spill.close()
+        for folder in {self.own.folder, *(s.folder for s in self.older)}:
+            if not any(folder.glob(f"*{SUFFIX}")):
+                with contextlib.suppress(OSError):
+                    (folder / _LOCK).unlink(missing_ok=True)
+                    folder.rmdir()
+        for lock in self._locks:
+            os.close(lock)
+        self._locks.clear()
+
+
+def open_spills(folder: Path, name: str) -> SpillFolders:
+    """Return the spill of a feed, and what no living process owns.
+
+    Raises:
+        Locked: a feed of this name runs.
+        ConfigError: the folder cannot be used.
+    """
+    own = folder / name
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+        mine = _locked(own)
+        if mine is None:
+            raise Locked(f"{own} is in use: a feed called {name!r} runs in this home; give another --name, or none")
+        locks, found = [mine], []
+        for other in sorted(folder.iterdir()):
+            if other == own or not (other / _LOCK).exists():
+                continue
+            lock = _locked(other)
+            if lock is not None:
+                locks.append(lock)
+                found.append(other)
+        older = [Spill(other) for other in found]
+        # What this name left behind comes as a queue of its own; new segments have higher numbers and are another queue.
+        left = Spill(own)
+        if left.nbytes:
+            older.append(left)
+        return SpillFolders(Spill(own, after=left), sorted(older, key=_age), locks)
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename or folder}: {error.strerror}: a feed needs this folder for what its topics cannot take yet"
+        ) from error
+
+
+def _age(spill: Spill) -> int:
+    first = min(spill.folder.glob(f"*{SUFFIX}"), default=None)
+    return 0 if first is None else first.stat().st_mtime_ns
+
+
+def _locked(folder: Path) -> int | None:
+    # None: a living process holds it. A lock file that its holder has just removed is made again.
+    while True:
+        path = folder / _LOCK
+        folder.mkdir(exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(lock).st_ino:
+                return lock
+        os.close(lock)
