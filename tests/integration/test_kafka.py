@@ -2,104 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
 
 import pyarrow as pa
 import pytest
-from confluent_kafka import KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, ResourceType
 
 from connectors.topics.kafka import KafkaTopics
-from market.errors import ConfigError, PositionLost, Refused, SourceDisconnected
+from market.errors import ConfigError, PositionLost, Refused
+from tests.integration.kafka_log import (
+    configure,
+    delete,
+    eventually,
+    new_name,
+    opened,
+    read_some,
+    recreate,
+)
 from tests.records import numbered, offsets, payloads, read_all, records
-from tests.servers.kafka import USER, Broker, OwnBroker, free_ports
-
-T = TypeVar("T")
-DEADLINE_S = 60
-
-
-@pytest.fixture
-def log(kafka_broker: Broker) -> Iterator[KafkaTopics]:
-    with opened(kafka_broker.url) as found:
-        yield found
-
-
-@pytest.fixture
-def admin(kafka_broker: Broker) -> AdminClient:
-    return AdminClient({"bootstrap.servers": kafka_broker.address})
-
-
-@pytest.fixture
-def topic(log: KafkaTopics) -> str:
-    name = new_name()
-    log.create(name, 2)
-    return name
-
-
-def new_name() -> str:
-    return f"k2_test.{uuid.uuid4().hex[:12]}"
-
-
-@contextlib.contextmanager
-def opened(url: str, **options: Any) -> Iterator[KafkaTopics]:
-    log = KafkaTopics(url, **options)
-    try:
-        yield log
-    finally:
-        log.close()
-
-
-def eventually(attempt: Callable[[], T | None]) -> T:
-    """The first result that is not None."""
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        result = attempt()
-        if result is not None:
-            return result
-        time.sleep(0.01)
-    raise AssertionError("did not happen in time")
-
-
-def read_some(log: KafkaTopics, topic: str, partition: int, offset: int, max_records: int = 1_000) -> pa.RecordBatch:
-    return eventually(lambda: log.read(topic, partition, offset, max_records))
-
-
-def delete(admin: AdminClient, topic: str) -> None:
-    admin.delete_topics([topic])[topic].result()
-
-
-def recreate(log: KafkaTopics, admin: AdminClient, topic: str, partitions: int) -> None:
-    first = log.generation(topic)
-    delete(admin, topic)
-
-    def created() -> bool | None:
-        try:
-            admin.create_topics([NewTopic(topic, partitions)])[topic].result()
-        except KafkaException:
-            return None
-        return True
-
-    def known() -> bool | None:
-        with contextlib.suppress(ConfigError):
-            return log.generation(topic) != first or None
-        return None
-
-    eventually(created)
-    eventually(known)
-
-
-def configure(admin: AdminClient, topic: str, **settings: str) -> None:
-    entries = [ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()]
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result()
-
+from tests.servers.kafka import Broker
 
 # ------------------------------------------------------------------------------------------------------- topics change
 
@@ -354,116 +278,3 @@ def test_a_record_that_the_broker_finds_too_large_is_refused_by_name(log: KafkaT
     configure(admin, topic, max_message_bytes="50000")
     with pytest.raises(ConfigError, match=rf"{topic} cannot be written.*MSG_SIZE_TOO_LARGE"):
         log.append(topic, {0: records([os.urandom(60_000)])})
-
-
-# ------------------------------------------------------------------------------------------------------------ connections
-
-
-def test_no_broker_is_told_with_its_address_and_reason() -> None:
-    (port,) = free_ports(1)
-    with opened(f"kafka://127.0.0.1:{port}?timeout=1") as log, pytest.raises(SourceDisconnected, match=rf"127\.0\.0\.1:{port}.*refused"):
-        log.topics()
-
-
-def test_a_login_reads_and_writes(own_kafka_broker: OwnBroker) -> None:
-    url = f"kafka://{USER}@127.0.0.1:{own_kafka_broker.login_port}?security.protocol=SASL_PLAINTEXT&sasl.mechanism=PLAIN"
-    reads_and_writes(url, own_kafka_broker.password)
-
-
-def test_an_encrypted_login_reads_and_writes(own_kafka_broker: OwnBroker) -> None:
-    reads_and_writes(encrypted(own_kafka_broker), own_kafka_broker.password)
-
-
-def reads_and_writes(url: str, password: str) -> None:
-    name = new_name()
-    with opened(url, password=password) as log:
-        log.create(name, 1)
-        log.append(name, {0: numbered(0, 10)})
-        assert payloads(read_all(log, name, 0)) == [b"%d" % i for i in range(10)]
-
-
-def encrypted(broker: OwnBroker) -> str:
-    return f"kafka://{USER}@127.0.0.1:{broker.secure_port}?sasl.mechanism=PLAIN&ssl.ca.location={broker.certificate}"
-
-
-def test_a_wrong_password_is_a_config_error_at_once(own_kafka_broker: OwnBroker, topic: str) -> None:
-    url = f"kafka://{USER}@127.0.0.1:{own_kafka_broker.login_port}?security.protocol=SASL_PLAINTEXT&sasl.mechanism=PLAIN&timeout=60"
-    with opened(url, password="wrong") as log, pytest.raises(ConfigError, match=r"refuses the connection.*user and password") as caught:
-        log.topics()
-    assert "wrong" not in str(caught.value)
-
-
-def test_an_unknown_certificate_is_a_config_error(own_kafka_broker: OwnBroker) -> None:
-    url = encrypted(own_kafka_broker).partition("&ssl.ca")[0]
-    with opened(f"{url}&timeout=60", password="x") as log, pytest.raises(ConfigError, match="certificate"):
-        log.topics()
-
-
-def test_a_certificate_file_that_is_not_there_is_a_config_error(own_kafka_broker: OwnBroker) -> None:
-    url = f"kafka://127.0.0.1:{own_kafka_broker.secure_port}?security.protocol=SSL&ssl.ca.location=/nowhere.pem"
-    with opened(url) as log, pytest.raises(ConfigError, match=r"nowhere\.pem"):
-        log.topics()
-
-
-def test_a_killed_broker_loses_and_doubles_nothing_for_reader_and_writer(own_kafka_broker: OwnBroker) -> None:
-    broker, name = own_kafka_broker, new_name()
-    total, step = 30_000, 100
-    seen: list[bytes] = []
-    failures: list[BaseException] = []
-    progress = threading.Event()
-
-    def write() -> None:
-        with opened(broker.url) as log:
-            for first in range(0, total, step):
-                log.append(name, {0: numbered(first, step)})
-                if first > total // 10:
-                    progress.set()
-
-    def read() -> None:
-        with opened(broker.url) as log:
-            at = 0
-            while len(seen) < total and not failures:
-                batch = read_some(log, name, 0, at)
-                at = batch.column("offset")[-1].as_py() + 1
-                seen.extend(payloads([batch]))
-
-    def guarded(work: Callable[[], None]) -> threading.Thread:
-        def run() -> None:
-            try:
-                work()
-            except BaseException as error:
-                failures.append(error)
-                progress.set()
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        return thread
-
-    with opened(broker.url) as log:
-        log.create(name, 1)
-    threads = [guarded(write), guarded(read)]
-    progress.wait(DEADLINE_S)
-    broker.kill()
-    broker.start()
-    for thread in threads:
-        thread.join(2 * DEADLINE_S)
-    assert failures == []
-    assert seen == [b"%d" % i for i in range(total)]
-
-
-def test_a_broker_that_stays_away_ends_reading_and_appending(own_kafka_broker: OwnBroker) -> None:
-    broker, name = own_kafka_broker, new_name()
-    with opened(f"{broker.url}?patience=1&timeout=1&delivery.timeout=4") as log:
-        log.create(name, 1)
-        log.append(name, {0: numbered(0, 10)})
-        assert read_some(log, name, 0, 0).num_rows == 10
-        broker.stop()
-        try:
-            with pytest.raises(SourceDisconnected, match=r"127\.0\.0\.1"):
-                eventually(lambda: log.read(name, 0, 10, 10))
-            with pytest.raises(SourceDisconnected, match=r"127\.0\.0\.1"):
-                log.append(name, {0: numbered(10, 10)})
-        finally:
-            broker.start()
-        log.append(name, {0: numbered(20, 1)})
-        assert payloads([read_some(log, name, 0, 10)]) == [b"20"], "what an append gave up is not written later"
