@@ -194,7 +194,8 @@ class Connection:
         self._heard_at = self._loop.time()
         if messages:
             self._guarded(self._take, messages)
-        if proof_of_life and not self._has_lost_frames:
+        # Where frames are numbered, only the next number proves that none is missing before it.
+        if proof_of_life and not self._setup.rules.numbers_frames:
             self._guarded(self._setup.listener.alive, self.name, self._heard_us)
 
     def ended(self, reason: str) -> None:
@@ -227,10 +228,8 @@ class Connection:
     def _take(self, messages: list[bytes]) -> None:
         setup, at_us = self._setup, self._heard_us
         self._frame_us = at_us
-        good = self._count_unbroken(messages) if setup.rules.numbers_frames and not self._has_lost_frames else len(messages)
-        if good < len(messages):
-            self._receive_broken(messages, good)
-            return
+        if setup.rules.numbers_frames and not self._has_lost_frames:
+            self._count(messages)
         setup.listener.received(self.name, messages, [at_us] * len(messages))
         if self._has_lost_frames:
             return
@@ -240,31 +239,21 @@ class Connection:
         if setup.rules.confirms_by_data and not self._subscriptions.is_settled:
             self._see(messages)
 
-    def _count_unbroken(self, messages: list[bytes]) -> int:
-        # How many of the messages come before the first that does not follow its predecessor. Repeated ones lose nothing.
+    def _count(self, messages: list[bytes]) -> None:
+        # A number that was left out is a lost frame; what was asserted by earlier frames holds, and nothing beyond them.
         number = self._setup.venue.frame_number
-        for index, frame in enumerate(messages):
-            found = number(frame)
+        for found in map(number, messages):
             if found is None:
                 continue
             if self._frame_number is not None and found > self._frame_number + 1:
-                return index
+                reason = f"frames {self._frame_number + 1} to {found - 1} were lost"
+                self._has_lost_frames = True
+                if self.confirmed:
+                    self._setup.listener.ended(self.name, list(self.confirmed), self._heard_us, reason)
+                self.abort(reason)
+                return
+            # Repeated ones lose nothing.
             self._frame_number = found if self._frame_number is None else max(found, self._frame_number)
-        return len(messages)
-
-    def _receive_broken(self, messages: list[bytes], good: int) -> None:
-        # Frames are missing before messages[good]: what has been asserted until now holds, and nothing beyond it.
-        listener, at_us = self._setup.listener, self._heard_us
-        reason = f"frames were lost after number {self._frame_number}"
-        if good:
-            listener.received(self.name, messages[:good], [at_us] * good)
-        symbols = list(self.confirmed)
-        if symbols:
-            listener.ended(self.name, symbols, at_us, reason)
-        self._has_lost_frames = True
-        rest = messages[good:]
-        listener.received(self.name, rest, [at_us] * len(rest))
-        self.abort(reason)
 
     def _see(self, messages: list[bytes]) -> None:
         if self._instruments is None:

@@ -30,7 +30,7 @@ class MemoryWire:
     def ping(self) -> None:
         self.pings += 1
         if not self.session.is_half_open:
-            self.loop.call_later(2 * LATENCY, self._arrive, [], True)
+            self.loop.call_later(2 * LATENCY, self._prove)
 
     def pause(self) -> None:
         self.is_paused = True
@@ -64,13 +64,15 @@ class MemoryWire:
         if not self.is_over and not self.session.is_half_open and (frames := self.exchange.hear(self.session, message)):
             self.push(*frames)
 
-    def _arrive(self, frames: list[bytes], proof: bool = False) -> None:
-        if self.is_over:
-            return
+    def _arrive(self, frames: list[bytes]) -> None:
         if self.is_paused:
             self.held += frames
-        else:
-            self.events.arrived(frames, proof_of_life=proof)
+        elif not self.is_over:
+            self.events.arrived(frames, proof_of_life=False)
+
+    def _prove(self) -> None:
+        if not self.is_over and not self.is_paused:
+            self.events.arrived([], proof_of_life=True)
 
 
 class MemoryConnector:
