@@ -62,6 +62,14 @@ class Rows:
         return Rows(*(getattr(self, name)[kept] for name in self.__slots__))
 
 
+def runs(values: Ints) -> list[tuple[int, int]]:
+    """Return where equal neighbours stand: [start, stop) of each stretch."""
+    if not len(values):
+        return []
+    edges = np.flatnonzero(np.diff(values)) + 1
+    return list(zip([0, *edges.tolist()], [*edges.tolist(), len(values)], strict=True))
+
+
 class Source(Protocol):
     """Where a venue's trades come from."""
 

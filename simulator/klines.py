@@ -11,7 +11,7 @@ from operator import mul
 
 import numpy as np
 
-from simulator.block import IS_BUY, Rows
+from simulator.block import IS_BUY, Rows, runs
 from simulator.tape import SymbolTape
 
 MINUTE_US = 60_000_000
@@ -44,8 +44,7 @@ def klines(tape: SymbolTape, interval_us: int, start_us: int, end_us: int, *, wi
     last = -(-end_us // interval_us) * interval_us
     rows = tape.rows(tape.row_at(first), tape.row_at(last), with_lost=with_lost)
     window = rows.time_us // interval_us
-    edges = np.flatnonzero(np.diff(window, prepend=-1)).tolist()
-    for at, stop in zip(edges, [*edges[1:], len(rows)], strict=True):
+    for at, stop in runs(window):
         yield _kline(int(window[at]) * interval_us, rows.where(np.arange(at, stop)))
 
 

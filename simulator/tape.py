@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.block import ABSENT, LOST, Block, Ints, Rows
+from simulator.block import ABSENT, LOST, Block, Ints, Rows, runs
 from simulator.listing import Listing
 
 _FIRST_SIZE = 1024
@@ -133,8 +133,7 @@ class Tape:
         time_us = block.run_us + (start_us + offset_us)
         time_us -= time_us % resolution_us
         trade_id = np.empty(len(block), dtype=np.int64)
-        firsts = np.flatnonzero(np.diff(ordered, prepend=-1)).tolist()
-        for first, stop in zip(firsts, [*firsts[1:], len(ordered)], strict=True):
+        for first, stop in runs(ordered):
             rows = by_symbol[first:stop]
             tape = self.symbols[int(ordered[first])]
             time_us[rows] = np.maximum(np.maximum.accumulate(time_us[rows]), tape.last_time_us)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from simulator.block import IS_BUY, IS_MARKET, Ints, Rows
+from simulator.block import IS_BUY, IS_MARKET, Ints, Rows, runs
 from simulator.exchange import Exchange, columns, limited
 from simulator.http import Reply, json_reply
 from simulator.klines import Kline, filled, klines, last_before
@@ -146,13 +146,13 @@ class Kraken(Exchange):
 
     def frames(self, rows: Rows) -> tuple[list[bytes], Ints]:
         """Return the frames of trades and the symbol of each; the fills of an order share one."""
-        firsts = np.flatnonzero(np.diff(rows.order, prepend=-1)).tolist()
+        orders = runs(rows.order)
         texts = self._told(rows)
         frames = [
             text_frame(f'{{"channel":"trade","type":"update","data":[{",".join(texts[start:stop])}]}}'.encode())
-            for start, stop in zip(firsts, [*firsts[1:], len(texts)], strict=True)
+            for start, stop in orders
         ]
-        return frames, rows.symbol[firsts]
+        return frames, rows.symbol[[start for start, _ in orders]]
 
     def _told(self, rows: Rows) -> list[str]:
         listings = [tape.listing for tape in self.tape.symbols]
