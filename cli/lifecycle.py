@@ -10,7 +10,7 @@ from typing import Final
 
 from cli.logs import configure_logs
 from cli.screen import say
-from config.run_file import read_run, update_run
+from config.run_file import change_pids, read_run, update_run
 from config.settings import Settings, load_settings
 from market.errors import Locked, Refused
 from sinks import warm_store
@@ -42,29 +42,41 @@ def up() -> None:
 
 
 def down() -> None:
-    """Drain the flow of this home, then stop its warm store.
+    """Stop the feeds of this home, drain its flow, then stop its warm store.
 
     Raises:
-        Refused: the flow did not end; it would start the warm store again.
+        Refused: a process did not end; a flow would start the warm store again.
     """
     settings = load_settings()
+    feeds = feed_pids(settings)
+    for pid in feeds:
+        say(f"stopping the feed, process {pid}")
+        _end(pid, "feed", "stop it")
+    if feeds:
+        change_pids(settings.home, "feed", lambda pids: [pid for pid in pids if pid not in feeds])
     flows = flow_pids(settings)
     for pid in flows:
         say(f"draining the flow, process {pid}")
-        _drain(pid)
+        _end(pid, "flow", "stop it, or replace it with `k2 run --take-over`")
     if flows:
         update_run(settings.home, pids={"flow": []})
     if not settings.warm_is_embedded:
         say(f"the warm store {settings.warm_url} is not ours to stop")
     elif warm_store.stop(settings.home):
         say("the warm store is stopped; its data stays")
-    elif not flows:
+    elif not (flows or feeds):
         say(f"nothing runs in {settings.home}")
+
+
+def feed_pids(settings: Settings) -> list[int]:
+    """Return the processes that feed this home: those that the run file names and that still are feeds."""
+    pids = read_run(settings.home).get("pids", {}).get("feed", [])
+    return [pid for pid in pids if _is_ours(pid) and pid != os.getpid()]
 
 
 def flow_pids(settings: Settings) -> list[int]:
     """Return the processes that run the flow of this home: who holds the lock, and what the run file names and still is a flow."""
-    pids = [pid for pid in read_run(settings.home).get("pids", {}).get("flow", []) if _is_flow(pid)]
+    pids = [pid for pid in read_run(settings.home).get("pids", {}).get("flow", []) if _is_ours(pid)]
     holder = _lock_holder(settings)
     if holder is not None and holder not in pids:
         pids.append(holder)
@@ -86,8 +98,8 @@ def _lock_holder(settings: Settings) -> int | None:
     return None
 
 
-def _is_flow(pid: object) -> bool:
-    # A process id is used again after a while: only a process that looks like a flow is taken for one.
+def _is_ours(pid: object) -> bool:
+    # A process id is used again after a while: only a process that looks like one of ours is taken for one.
     if not isinstance(pid, int) or pid <= 0:
         return False
     try:
@@ -97,19 +109,17 @@ def _is_flow(pid: object) -> bool:
     return any(word.decode(errors="replace").rsplit("/", 1)[-1].startswith(_OURS) for word in words)
 
 
-def _drain(pid: int) -> None:
+def _end(pid: int, what: str, way_out: str) -> None:
     try:
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
         return
     except PermissionError as error:
-        raise Refused(f"process {pid} runs the flow and belongs to another user: stop it there first") from error
+        raise Refused(f"process {pid} is a {what} of this home and belongs to another user: stop it there first") from error
     deadline = time.monotonic() + DRAIN_SECONDS
     while _alive(pid):
         if time.monotonic() >= deadline:
-            raise Refused(
-                f"the flow, process {pid}, has not ended within {DRAIN_SECONDS:.0f} s: stop it, or replace it with `k2 run --take-over`"
-            )
+            raise Refused(f"the {what}, process {pid}, has not ended within {DRAIN_SECONDS:.0f} s: {way_out}")
         time.sleep(0.05)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.lifecycle import _is_flow, flow_pids
+from cli.lifecycle import _is_ours, flow_pids
 from cli.screen import meter, print_table
 from config.run_file import update_run
 from config.settings import Settings
@@ -39,7 +39,7 @@ def test_only_living_flows_count_as_running(tmp_path: Path) -> None:
         for process in (other, flow):
             process.kill()
             process.wait()
-    assert not _is_flow(flow.pid)
+    assert not _is_ours(flow.pid)
 
 
 def test_holder_of_the_lock_counts_even_when_the_run_file_forgot_it(tmp_path: Path) -> None:
