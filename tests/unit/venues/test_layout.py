@@ -1,0 +1,115 @@
+"""Venues told as data: small files, scanned at speed, and nobody's frames hurt them."""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import connectors.venues
+from connectors.capture import read_capture
+from connectors.venues.columns import CONTROL, TRADES, columns_for, frames_of, symbols_of
+from connectors.venues.layout import TableVenue
+from connectors.venues.registry import VENUES, build_instruments
+from tests import frames as f
+from tests.decoding import assert_accounted
+from tests.recorded import decode_frames, recorded
+
+TABLES = [name for name, one in VENUES.items() if isinstance(one, TableVenue)]
+LIVE_IN_RECORDING = {"bybit": 7, "okx": 39, "gemini": 2, "bitstamp": 10, "bitfinex": 0}
+CODE_LINES = 150
+
+
+def code_lines(source: str) -> int:
+    """Lines that are neither blank, nor comment, nor docstring."""
+    blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    lines = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type not in blank
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            lines -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    return len(lines)
+
+
+def test_code_lines_are_counted_without_words() -> None:
+    assert code_lines('"""Doc."""\n\n# why\nx = 1  # because\n\n\ndef f():\n    """Say."""\n    return (\n        x\n    )\n') == 5
+
+
+@pytest.mark.parametrize("exchange", TABLES)
+def test_such_a_venue_is_one_small_file(exchange: str) -> None:
+    module = Path(next(iter(connectors.venues.__path__))) / f"{exchange}.py"
+    assert 0 < code_lines(module.read_text()) <= CODE_LINES
+
+
+@pytest.mark.parametrize("exchange", TABLES)
+def test_the_scanner_knows_every_live_trade_frame_of_the_recording(exchange: str) -> None:
+    venue = VENUES[exchange]
+    symbols = {
+        "bybit": ["BTC/USDT", "ETH/USDT"],
+        "okx": [
+            {"symbol": "BTC/USD", "venue_symbol": "BTC-USD-220527"},
+            {"symbol": "UNI/USD", "venue_symbol": "UNI-USD-SWAP"},
+            "BTC/USDT",
+        ],
+    }
+    instruments = build_instruments(exchange, symbols.get(exchange, ["BTC/USD", "ETH/USD"]))
+    frames = [one for one in recorded(exchange, instruments) if one.symbols]
+    if frames:
+        view = frames_of(
+            f.raw_batch(exchange, [one.payload for one in frames], [one.symbols[0].replace("/", "-") for one in frames]), instruments
+        )
+        venue.scan(view, symbols_of(instruments), columns_for(view))
+        assert np.count_nonzero(view.status == TRADES) == LIVE_IN_RECORDING[exchange]
+
+
+def test_frequent_frames_without_trades_are_told_without_being_parsed() -> None:
+    instruments = build_instruments("bitfinex", ["BTC/USD"])
+    frames = [b'[17,"hb"]', b'[17,"hb",5]', b'[17,"tu",[5,1767225600000,-1,2]]', b'[17,"tu",[5,1767225600000,1.5,2],9]']
+    view = frames_of(f.raw_batch("bitfinex", frames, ""), instruments)
+    assert VENUES["bitfinex"].scan(view, symbols_of(instruments), columns_for(view)) == 0
+    assert (view.status == CONTROL).all()
+
+
+@pytest.mark.parametrize("digits", ["1", "0007", "999999999999999999", "1000000000000000000", "9223372036854775807"])
+def test_ids_of_up_to_63_bits_are_kept(digits: str) -> None:
+    instruments = build_instruments("okx", ["BTC/USDT"])
+    frame = f'{{"arg":{{"channel":"trades-all","instId":"BTC-USDT"}},"data":[{{"instId":"BTC-USDT","tradeId":"{digits}","px":"1","sz":"1","side":"sell","ts":"{f.NOW_MS}"}}]}}'
+    decoded = decode_frames("okx", instruments, [frame.encode(), frame.replace("[{", "[ {").encode()], "BTC-USDT")
+    assert decoded.trades.trade_id.tolist() == [int(digits)] * 2
+
+
+@pytest.mark.parametrize("digits", ["", "9223372036854775808", "9999999999999999999", "18446744073709551616", "1.5", "-1", "0x1f"])
+def test_other_ids_are_refused(digits: str) -> None:
+    instruments = build_instruments("okx", ["BTC/USDT"])
+    frame = f'{{"arg":{{"channel":"trades-all","instId":"BTC-USDT"}},"data":[{{"instId":"BTC-USDT","tradeId":"{digits}","px":"1","sz":"1","side":"sell","ts":"{f.NOW_MS}"}}]}}'
+    decoded = decode_frames("okx", instruments, [frame.encode()], "BTC-USDT")
+    assert [one.reason for one in decoded.rejected] == ["bad_trade_id"]
+
+
+def legacy() -> Iterator[bytes]:
+    for path in sorted((f.DATA / "legacy").glob("*.gz")):
+        for one in read_capture(path):
+            yield one.payload
+
+
+@pytest.mark.parametrize("exchange", list(VENUES))
+def test_frames_of_interfaces_that_nobody_reads_hurt_no_venue(exchange: str) -> None:
+    frames = list(legacy())
+    venue, instruments = VENUES[exchange], build_instruments(exchange, ["BTC/USD", "ETH/USD"])
+    router = venue.router()
+    assert {symbol for frame in frames for symbol in router.symbols_in(frame, instruments)} == set()
+    assert [frame for frame in frames if venue.event_times(frame) or venue.confirmed_by(frame, instruments)] == []
+    for frame in frames:
+        venue.notice(frame)
+    decoded = venue.decode(f.raw_batch(exchange, frames, "BTC-USD"), instruments)
+    assert_accounted(decoded, len(frames))
+    assert len(decoded.trades) == 0
