@@ -35,6 +35,12 @@ _FRAMES: Final = {
             '"BTC-USDT","trade_id":"7","price":"1.1","size":"0.5","time":"2026-01-01T00:00:00.000000Z","side":"SELL"}]}]}'
         ),
     ),
+    "okx": (  # the one scanner of all venues that are read by a table
+        (
+            '{"arg":{"channel":"trades-all","instId":"BTC-USDT"},"data":[{"instId":"BTC-USDT","tradeId":"7","px":"1.1","sz":"0.5","side":"buy",'
+            '"ts":"1767225600000"}]}'
+        ),
+    ),
 }
 
 
