@@ -94,6 +94,14 @@ class Feed:
         self._unobserved: list[Addressed] = []
         self._unobserved_records = 0
 
+    def warm_up(self) -> None:
+        """Load the compiled code that the first frames would wait for."""
+        instrument = self._addressing.instruments.listed[0]
+        frame = Arrivals(self._venue, [b'{"stream":"","data":{}}'], [0], set())
+        records = self._addressing.addressed([frame]).records
+        keyed = records.set_column(1, "key", pa.array([instrument.key], pa.string()))
+        self._venue.decode(self._raw(keyed.cast(records.schema)), self._addressing.instruments)
+
     def change(self, instruments: Instruments) -> None:
         """List these instruments from now on. Frames of those that went still find their key."""
         self.flush()

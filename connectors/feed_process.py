@@ -170,6 +170,7 @@ class FeedProcess:
         partitions = await self._topic(exchange)
         counts = self.counts.setdefault(exchange, FeedCounts())
         feed = Feed(found, instruments, partitions, self.outbox, now_us=self._now_us, counts=counts, wake=self._wake)
+        await asyncio.to_thread(feed.warm_up)
         refiller = await self._refiller_for(found, instruments, feed)
         if refiller is not None:
             feed.refills, counts.refill = refiller, refiller.counted
