@@ -8,19 +8,24 @@ All values are strings, `side` is the taker's. Ids step by one. A merged trade o
 REST and would count twice. The first frame after subscribing holds the latest past trade and does not say so
 (`replays_last`). Quantities of swaps and futures are contracts. `pong` answers the text `ping`, neither is JSON.
 
-Source: okx.com/docs-v5, WebSocket, Trades channel and All trades channel, read 2026-08; recording in tests/data/okx.
+REST returns past trades by id, newest first, for three months: `/api/v5/market/history-trades?instId=BTC-USDT&type=1&after=<id>`
+gives those next below an id, `before=` the newest above one; `{"code":"0","msg":"","data":[…]}`, rows as above.
+
+Source: okx.com/docs-v5, WebSocket, Trades and All trades channel; REST, trades history; read 2026-08; recording in tests/data/okx.
 """
 
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 from connectors.venues.columns import texts
-from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind
+from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, PageRequest, RestError, RestRules, Wanted
 from connectors.venues.layout import Layout, TableVenue
 from connectors.venues.reading import Item, Items, ReadTrade
 from connectors.venues.routing import route_of
 from connectors.venues.text import Unusable, digits, shown
+from market.instrument import Instrument
 
 CHANNELS = ("trades-all", "trades")
 _INSTRUMENT = re.compile(r"instId:([A-Z0-9-]+)")
@@ -62,6 +67,11 @@ class Okx(TableVenue):
         silence_seconds=15.0,
         ping_text="ping",  # with nothing for 30 s the venue closes
     )
+    rest = RestRules(
+        rest_url="https://www.okx.com",
+        requests=Limit(8, 2.0),  # 20 are allowed per address
+        page_rows=100,
+    )
 
     def items(self, document: object) -> Items | None:
         """Return the trades of a frame of either channel."""
@@ -80,6 +90,25 @@ class Okx(TableVenue):
         if item.fields.get("count", "1") != "1":
             raise Unusable("merged_trade", f"count {shown(item.fields['count'])}: it stands for several fills")
         return super().read(item)
+
+    def page_request(self, instrument: Instrument, wanted: Wanted) -> PageRequest:
+        """Return the request for the page that holds `wanted.first_id`, or for the newest page above it."""
+        cursor = f"before={wanted.first_id - 1}" if wanted.last_id is None else f"after={wanted.first_id + wanted.rows}"
+        name = quote(instrument.venue_symbol, safe="")
+        return PageRequest(f"/api/v5/market/history-trades?instId={name}&type=1&{cursor}&limit={wanted.rows}", wanted.rows)
+
+    def rest_items(self, body: object, symbol: object) -> Items:  # noqa: ARG002 - rows name it
+        """Return the trades of a page."""
+        if not isinstance(body, dict):
+            raise Unusable("bad_frame", f"the page is not an object: {shown(body)}")
+        return self.trades(body.get("data"))
+
+    def rest_error(self, document: object) -> RestError | None:
+        """Return what an answer complains about; codes from 51000 on are about what was asked for."""
+        code = document.get("code") if isinstance(document, dict) else None
+        if not isinstance(document, dict) or code == "0":
+            return None
+        return RestError(f"{code} {document.get('msg', '')}"[:200], is_final=isinstance(code, str) and code.startswith("51"))
 
     def request(self, symbols: list[str], number: int, *, subscribe: bool) -> object:
         """Return `{"id":"1","op":"subscribe","args":[{"channel":"trades-all","instId":"BTC-USDT"}]}`."""

@@ -5,8 +5,10 @@ from decimal import Decimal
 
 import pytest
 
-from connectors.venues.feeding import Notice, NoticeKind
+from connectors.venues.envelope import wrap
+from connectors.venues.feeding import Notice, NoticeKind, PageRequest, RestError, Wanted
 from connectors.venues.registry import VENUES, build_instruments
+from tests import frames as f
 from tests.decoding import rejects, rows
 from tests.recorded import decode, decode_frames, recorded
 
@@ -64,14 +66,8 @@ def test_what_is_wrong_with_a_trade_is_named(old: bytes, new: bytes, reason: str
 
 
 def test_a_pong_is_no_json_and_no_dead_letter() -> None:
-    decoded = OKX.decode(decode_batch([b"pong", b'{"event":"subscribe","arg":{}}', FRAME]), LISTED)
+    decoded = OKX.decode(f.raw_batch("okx", [b"pong", b'{"event":"subscribe","arg":{}}', FRAME], "BTC-USDT"), LISTED)
     assert (len(decoded.trades), decoded.rejected, decoded.control_frames) == (1, [], 2)
-
-
-def decode_batch(frames: list[bytes]):  # noqa: ANN201
-    from tests import frames as f
-
-    return f.raw_batch("okx", frames, "BTC-USDT")
 
 
 def test_requests_name_several_instruments() -> None:
@@ -109,3 +105,34 @@ ACK = b'{"event":"subscribe","arg":{"channel":"trades-all","instId":"BTC-USDT"},
 )
 def test_replies_are_understood(frame: bytes, notice: Notice | None) -> None:
     assert OKX.notice(frame) == notice
+
+
+def test_a_hole_is_asked_for_from_above() -> None:
+    path = "/api/v5/market/history-trades?instId=BTC-USDT&type=1"
+    hole, newest = (Wanted(first_id=5, last_id=last, after_us=0, rows=100) for last in (300, None))
+    assert OKX.page_request(LISTED.listed[0], hole) == PageRequest(f"{path}&after=105&limit=100", 100)
+    assert OKX.page_request(LISTED.listed[0], newest) == PageRequest(f"{path}&before=4&limit=100", 100)
+
+
+def test_pages_of_past_trades_decode_as_frames_do() -> None:
+    page = b'{"code":"0","msg":"","data":[' + TRADE.replace(b"6308", b"6309") + b"," + TRADE + b"]}"
+    decoded = decode_frames("okx", LISTED, [wrap("/x", "BTC-USDT", page), wrap("/x", "BTC-USDT", b"[]"), FRAME], "BTC-USDT")
+    assert decoded.trades.trade_id.tolist() == [338476309, 338476308, 338476308]
+    assert rejects(decoded) == [(1, "bad_frame")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ({"code": "0", "msg": "", "data": []}, None),
+        (
+            {"code": "51001", "msg": "Instrument ID does not exist", "data": []},
+            RestError("51001 Instrument ID does not exist", is_final=True),
+        ),
+        ({"code": "50011", "msg": "Too Many Requests"}, RestError("50011 Too Many Requests", is_final=False)),
+        ({}, RestError("None ", is_final=False)),
+        ([], None),
+    ],
+)
+def test_errors_of_an_answer_are_seen(answer: object, error: RestError | None) -> None:
+    assert OKX.rest_error(answer) == error
