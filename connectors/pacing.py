@@ -21,7 +21,7 @@ class Pacer:
     def wait_seconds(self, now: float) -> float:
         """Return how long the next one must wait; 0 if it may go now."""
         taken, limit = self._taken, self._limit
-        while taken and taken[0] <= now - limit.seconds:
+        while taken and taken[0] + limit.seconds <= now:
             taken.popleft()
         return taken[0] + limit.seconds - now if len(taken) >= limit.count else 0.0
 

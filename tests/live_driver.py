@@ -135,6 +135,11 @@ class Live:
             assert not self.told.open
             assert not self.exchange.sessions
 
+    async def connected(self, count: int = 1) -> None:
+        """Wait until so many connections are open."""
+        while len(self.wires) < count:  # noqa: ASYNC110 - the clock is virtual
+            await asyncio.sleep(0.01)
+
     async def change(self, *symbols: str) -> None:
         """Reload the list."""
         self.symbols = list(symbols)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, field
 
 from connectors.wire import ConnectFailed, WireEvents
@@ -23,14 +24,21 @@ class MemoryWire:
     is_paused: bool = False
     is_over: bool = False
     pings: int = 0
+    sent_at: list[float] = field(default_factory=list)  # messages and pings
+    # Queues, because the loop's timers that are due together come in no order.
+    to_exchange: deque[str | None] = field(default_factory=deque)  # None: a ping
+    to_driver: deque[list[bytes]] = field(default_factory=deque)  # empty: a pong
 
     def send(self, message: str) -> None:
-        self.loop.call_later(LATENCY, self._hear, message)
+        self.sent_at.append(self.loop.time())
+        self.to_exchange.append(message)
+        self.loop.call_later(LATENCY, self._hear)
 
     def ping(self) -> None:
         self.pings += 1
-        if not self.session.is_half_open:
-            self.loop.call_later(2 * LATENCY, self._prove)
+        self.sent_at.append(self.loop.time())
+        self.to_exchange.append(None)
+        self.loop.call_later(LATENCY, self._hear)
 
     def pause(self) -> None:
         self.is_paused = True
@@ -39,7 +47,7 @@ class MemoryWire:
         self.is_paused = False
         held, self.held = self.held, []
         if held:
-            self._arrive(held)
+            self.events.arrived(held, proof_of_life=False)
 
     def close(self, reason: str) -> None:
         self.loop.call_later(2 * LATENCY, self.end, reason)
@@ -51,7 +59,8 @@ class MemoryWire:
     def push(self, *frames: bytes) -> None:
         """Send frames to the driver."""
         if not self.session.is_half_open:
-            self.loop.call_later(LATENCY, self._arrive, list(frames))
+            self.to_driver.append(list(frames))
+            self.loop.call_later(LATENCY, self._arrive)
 
     def end(self, reason: str) -> None:
         """End the connection."""
@@ -60,19 +69,21 @@ class MemoryWire:
             self.is_over = True
             self.events.ended(reason)
 
-    def _hear(self, message: str) -> None:
-        if not self.is_over and not self.session.is_half_open and (frames := self.exchange.hear(self.session, message)):
+    def _hear(self) -> None:
+        message = self.to_exchange.popleft()
+        if self.is_over or self.session.is_half_open:
+            return
+        if message is None:
+            self.push()
+        elif frames := self.exchange.hear(self.session, message):
             self.push(*frames)
 
-    def _arrive(self, frames: list[bytes]) -> None:
+    def _arrive(self) -> None:
+        frames = self.to_driver.popleft()
         if self.is_paused:
             self.held += frames
         elif not self.is_over:
-            self.events.arrived(frames, proof_of_life=False)
-
-    def _prove(self) -> None:
-        if not self.is_over and not self.is_paused:
-            self.events.arrived([], proof_of_life=True)
+            self.events.arrived(frames, proof_of_life=not frames)
 
 
 class MemoryConnector:
