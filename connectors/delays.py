@@ -11,6 +11,8 @@ from market.trade import Int64s
 
 WINDOW_US: Final = 600 * SECOND
 _BUCKET_US: Final = 10 * SECOND
+_SETTLED_US: Final = 2 * SECOND
+_SETTLED_TRADES: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,22 @@ class DelayWindow:
     def __init__(self) -> None:
         self._buckets: dict[int, Bounds] = {}  # by receive time / bucket
         self._bounds: Bounds | None = None
+        self._first_us = 0
+        self._trades = 0
 
     @property
     def bounds(self) -> Bounds | None:
         """The bounds now; None before the first live trade."""
         return self._bounds
+
+    def settled(self, now_us: int) -> Bounds | None:
+        """Return the bounds once they say something: 50 trades after the first one, or 2 s.
+
+        A first trade alone may have been slow. A marker that begins its delay before the confirmation would then vouch for what
+        quicker trades had brought before.
+        """
+        enough = self._trades >= _SETTLED_TRADES or now_us - self._first_us >= _SETTLED_US
+        return self._bounds if enough else None
 
     def add(self, received_us: Int64s, event_us: Int64s) -> None:
         """Take live trades, snapshots left out."""
@@ -43,6 +56,9 @@ class DelayWindow:
         delays, received_us = delays[usable], received_us[usable]
         if not len(delays):
             return
+        if not self._trades:
+            self._first_us = int(received_us.min())
+        self._trades += len(delays)
         numbers = received_us // _BUCKET_US
         for number in range(int(numbers.min()), int(numbers.max()) + 1):
             mine = delays[numbers == number]

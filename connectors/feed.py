@@ -130,6 +130,7 @@ class Feed:
         found = self._connections[connection]
         found.arrivals.frames += frames
         found.arrivals.times += at_us
+        self._counts.bytes += sum(map(len, frames))
         found.alive_us = at_us[-1]
         self._counts.connections[connection] = at_us[-1]
         if not self._waiting:
@@ -188,7 +189,6 @@ class Feed:
             self._counts.messages += len(a.frames)
             a.frames, a.times = [], []
         self._waiting = 0
-        self._counts.bytes += addressed.records.column("payload").nbytes
         self._outbox.put(Chunk(self.topic, addressed.records))
         self._unobserved.append(addressed)
         self._unobserved_records += len(addressed.codes)
@@ -228,10 +228,10 @@ class Feed:
     def _mark(self, connections: Sequence[_Connection]) -> None:
         self.flush()
         self.observe()
-        bounds = self.delays.bounds
+        now_us = self._now_us()
+        bounds = self.delays.settled(now_us)
         if bounds is None:
             return
-        now_us = self._now_us()
         markers = [marker for c in connections for marker in self._asserted(c, bounds, now_us)]
         self._counts.markers += len(markers)
         self.put(markers)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from connectors.spill import Spill
+from connectors.spill_folders import open_spills
+from market.errors import ConfigError, Locked
+from tests.feeding import chunk
+
+
+def leave(folder: Path, name: str, text: str) -> None:
+    """What a killed feed of this name leaves behind."""
+    (folder / name).mkdir(parents=True)
+    (folder / name / "lock").touch()
+    spill = Spill(folder / name)
+    spill.append(chunk(text))
+    spill.close()
+
+
+def texts(spill: Spill) -> list[str]:
+    return [p.decode() for c in spill.read(1 << 30) for p in c.records.column("payload").to_pylist()]
+
+
+def test_a_name_is_used_once_at_a_time(tmp_path: Path) -> None:
+    first = open_spills(tmp_path, "a")
+    with pytest.raises(Locked, match="a feed called 'a' runs"):
+        open_spills(tmp_path, "a")
+    second = open_spills(tmp_path, "b")
+    assert second.older == []
+    first.close()
+    second.close()
+    assert list(tmp_path.iterdir()) == []
+    open_spills(tmp_path, "a").close()
+
+
+def test_left_over_of_ended_feeds_is_taken_over_once(tmp_path: Path) -> None:
+    leave(tmp_path, "x", "of x")
+    leave(tmp_path, "a", "of a")
+    mine = open_spills(tmp_path, "a")
+    other = open_spills(tmp_path, "b")
+    assert sorted(text for spill in mine.older for text in texts(spill)) == ["of a", "of x"]
+    assert other.older == []
+    mine.own.append(chunk("new"))
+    assert texts(mine.own) == ["new"]
+    for spill in mine.older:
+        spill.ack(spill.end)
+    mine.close()
+    other.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]  # its own spill waits for the next
+
+
+def test_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "feed").write_text("a file")
+    with pytest.raises(ConfigError, match="feed"):
+        open_spills(tmp_path / "feed", "a")
