@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from cli.arguments import parse_time
 from cli.screen import say
 from config.settings import load_settings
@@ -16,7 +18,7 @@ from connectors.instruments import load_instruments
 from market.errors import ConfigError
 from simulator.config import EXCHANGES, SimulatorConfig
 from simulator.exchange import Conditions
-from simulator.faults import Fault
+from simulator.faults import Fault, FaultKind, drawn_faults, faults_of, parse_fault
 from simulator.simulator import Simulator
 
 
@@ -160,5 +162,22 @@ def _files(given: Sequence[str]) -> dict[str, tuple[Path, ...]]:
 
 
 def _faults(request: Request, exchanges: Sequence[str]) -> tuple[Fault, ...]:
-    del request, exchanges
-    return ()
+    faults = [parse_fault(text) for text in request.faults]
+    if request.fault_file is not None:
+        faults += faults_of(_document(request.fault_file))
+    if request.fault_count:
+        if request.seconds is None:
+            raise ConfigError("--faults draws moments of the run: say how long it is with --seconds")
+        unknown_kinds = [kind for kind in request.fault_kinds if kind not in list(FaultKind)]
+        if unknown_kinds:
+            raise ConfigError(f"--fault-kinds: no fault is called {unknown_kinds[0]!r} (known: {', '.join(FaultKind)})")
+        kinds = [FaultKind(kind) for kind in request.fault_kinds]
+        faults += drawn_faults(request.fault_count, seed=request.seed, seconds=request.seconds, exchanges=exchanges, kinds=kinds)
+    return tuple(faults)
+
+
+def _document(path: Path) -> object:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--fault-file {path}: {error}") from error

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
+from random import Random
 from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ from simulator.clock import Clock
 from simulator.http import Reply, Request
 from simulator.session import Pace, Session, Socket
 from simulator.tape import SymbolTape, Tape
-from simulator.wire import text_frame
+from simulator.wire import fragmented, text_frame
 
 _MOST_WAITING_BYTES: Final = 256 << 20  # a client that takes nothing for so long is cut off
 
@@ -23,8 +24,8 @@ _MOST_WAITING_BYTES: Final = 256 << 20  # a client that takes nothing for so lon
 class Disturbance(Protocol):
     """A fault that changes what is sent while it lasts."""
 
-    def frames(self, session: Session, frames: list[bytes], now: float) -> list[bytes]:
-        """Return what is sent instead of these frames, now or from `session.held` later."""
+    def frames(self, session: Session, frames: list[bytes], now: float, *, is_control: bool) -> list[bytes]:
+        """Return what is sent instead of these frames; what is sent later goes to `session.hold`."""
 
 
 class Withholding(Protocol):
@@ -69,6 +70,7 @@ class Exchange(ABC):
     quote: ClassVar[str]
     lot_digits: ClassVar[int] = 16  # decimals of price and quantity together
     resolution_us: ClassVar[int] = 1
+    stamps: ClassVar[bool] = False  # whether frames are numbered as they leave
     connects: ClassVar[tuple[float, float]]  # connection attempts allowed, in how many seconds
     messages: ClassVar[tuple[float, float]]  # client messages allowed on a connection
     requests: ClassVar[tuple[float, float]]  # REST weight allowed
@@ -76,7 +78,7 @@ class Exchange(ABC):
     def __init__(self, source: Source, clock: Clock, conditions: Conditions) -> None:
         self.clock = clock
         self.conditions = conditions
-        self.offset_us = conditions.offset_us
+        self.clock_steps: list[tuple[int, int]] = []  # from which run time on the venue's clock is moved by how many µs
         self.tape = Tape(source.listings)
         self.symbols = [self.symbol_of(tape) for tape in self.tape.symbols]
         self.codes = {symbol: code for code, symbol in enumerate(self.symbols)}
@@ -84,6 +86,7 @@ class Exchange(ABC):
         self.disturbances: list[Disturbance] = []
         self.withholdings: list[Withholding] = []
         self.refusals: list[Refusal] = []
+        self.fragments: Random | None = None
         self.refused_subscriptions = 0
         self.is_in_maintenance = False
         self.events: list[Event] = []
@@ -120,6 +123,10 @@ class Exchange(ABC):
         """Send the latest trades of a symbol, where the venue has such a thing."""
 
     @abstractmethod
+    def repeat(self, session: Session, rows: Rows) -> None:
+        """Send trades of one symbol again, as if they were new."""
+
+    @abstractmethod
     def rest(self, path: str, query: Mapping[str, str]) -> Reply:
         """Answer a REST request."""
 
@@ -141,6 +148,22 @@ class Exchange(ABC):
     def shut_down_notice(self, session: Session) -> None:  # noqa: B027 - same
         """Announce that the connection will be closed, where the venue does that."""
 
+    def frames_lost(self) -> None:  # noqa: B027 - same
+        """Leave a trace of frames that were lost on their way, where the venue numbers its frames."""
+
+    def stamped(self, session: Session, frame: bytes) -> bytes:  # noqa: ARG002 - same
+        """Return a frame as it leaves: with its number, where the venue numbers its frames."""
+        return frame
+
+    def repeatable(self, code: int, count: int) -> Rows:
+        """Return the latest trades of a symbol that clients have been told."""
+        tape = self.tape.symbols[code]
+        return tape.page_until(tape.released, count)
+
+    def unavailable(self) -> Reply:
+        """Return the answer to REST requests during maintenance."""
+        return Reply(503, b"maintenance", {"Retry-After": "1"}, "text/plain")
+
     def maintenance_changed(self) -> None:  # noqa: B027 - same
         """Tell connected clients that maintenance began or ended, where the venue does that."""
 
@@ -149,6 +172,12 @@ class Exchange(ABC):
     def now_us(self) -> int:
         """Return the time of the venue's clock, epoch µs."""
         return self.clock.now_us() + self.offset_us
+
+    @property
+    def offset_us(self) -> int:
+        """The venue's clock minus ours, now."""
+        run_us = self.clock.run_us()
+        return self.conditions.offset_us + sum(by for at_us, by in self.clock_steps if at_us <= run_us)
 
     def advance(self) -> None:
         """Release every trade that is due and do what time asks for."""
@@ -173,8 +202,15 @@ class Exchange(ABC):
                 self.has_ended = True
             else:
                 self.tape.trim(self.conditions.kept_trades)
-                self._rows = self.tape.add(self._block, self.clock.start_us, self.offset_us, self.resolution_us)
+                self._rows = self.tape.add(self._block, self._times(self._block), self.resolution_us)
         return self._block is not None
+
+    def _times(self, block: Block) -> Ints:
+        # What the venue's clock said when the trades happened.
+        time_us = block.run_us + (self.clock.start_us + self.conditions.offset_us)
+        for at_us, by_us in self.clock_steps:
+            time_us += np.where(block.run_us >= at_us, by_us, 0)
+        return time_us
 
     def _release(self, rows: Rows, block: Block, start: int, stop: int) -> None:
         part, due_us = rows.where(np.arange(start, stop)), block.due_us[start:stop]
@@ -191,7 +227,8 @@ class Exchange(ABC):
         for session in list(self.sessions.values()):
             if session.is_frozen or not session.is_open:
                 continue
-            self._flush(session, now)
+            if session.held:
+                self._write(session, session.due(now))
             if now - session.opened_at > self.conditions.max_age_seconds:
                 self.end(session, "max age reached", 1001)
             elif session.socket.waiting() > _MOST_WAITING_BYTES:
@@ -203,22 +240,21 @@ class Exchange(ABC):
     # Sending
 
     def say(self, session: Session, text: str) -> None:
-        """Send one text message."""
-        self.deliver(session, [text_frame(text.encode())])
+        """Send one text message that is no trade."""
+        self.deliver(session, [text_frame(text.encode())], is_control=True)
 
-    def deliver(self, session: Session, frames: list[bytes]) -> None:
+    def deliver(self, session: Session, frames: list[bytes], *, is_control: bool = False) -> None:
         """Send frames, through whatever faults there are."""
         if not frames or session.is_frozen:
             return
         now = self.clock.real()
         session.sent_at = now
         for disturbance in self.disturbances:
-            frames = disturbance.frames(session, frames, now)
-        if session.held and frames:
-            last = session.held[-1][0]
-            session.held.extend((last, frame) for frame in frames)
-        elif frames:
-            session.socket.write(b"".join(frames))
+            frames = disturbance.frames(session, frames, now, is_control=is_control)
+        if session.held and not (is_control and session.control_overtakes):
+            session.hold(frames, now)
+        else:
+            self._write(session, frames)
 
     def deliver_wanted(self, session: Session, frames: list[bytes], symbols: Ints) -> None:
         """Send those of the frames whose symbols the session wants; one symbol a frame."""
@@ -227,12 +263,13 @@ class Exchange(ABC):
         elif session.wanted:
             self.deliver(session, list(compress(frames, session.mask[symbols].tolist())))
 
-    def _flush(self, session: Session, now: float) -> None:
-        due: list[bytes] = []
-        while session.held and session.held[0][0] <= now:
-            due.append(session.held.popleft()[1])
-        if due:
-            session.socket.write(b"".join(due))
+    def _write(self, session: Session, frames: list[bytes]) -> None:
+        if self.stamps:
+            frames = [self.stamped(session, frame) for frame in frames]
+        if self.fragments is not None:
+            frames = [fragmented(frame, self.fragments) for frame in frames]
+        if frames:
+            session.socket.write(b"".join(frames))
 
     # Connections
 
@@ -299,6 +336,8 @@ class Exchange(ABC):
     def answer(self, path: str, query: Mapping[str, str]) -> Reply:
         """Answer a REST request, through whatever faults there are."""
         late = 0.0
+        if self.is_in_maintenance:
+            return self.unavailable()
         for refusal in self.refusals:
             found = refusal.reply(self, path)
             if isinstance(found, Reply):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -56,7 +58,8 @@ class Session:
     """State of one connection. Times are real seconds.
 
     `mask`: by symbol code, whether its trades are wanted. `combined`, `micro`: how the URL asked for them. `held`: frames that
-    a fault keeps back, with the moment they are due; while there are any, later frames wait behind them.
+    a fault keeps back, by the moment they are due; while there are any, later frames wait behind them, but control frames do
+    not if `control_overtakes`.
     """
 
     name: str
@@ -75,8 +78,28 @@ class Session:
     beats: int = 0
     is_frozen: bool = False
     is_open: bool = False
-    held: deque[tuple[float, bytes]] = field(default_factory=deque)
+    held: list[tuple[float, int, bytes]] = field(default_factory=list)
+    held_ever: int = 0
+    control_overtakes: bool = False
     notes: dict[str, Any] = field(default_factory=dict)
+
+    def hold(self, frames: Sequence[bytes], due: float) -> None:
+        """Keep frames back until a moment, and behind those that are kept already."""
+        due = max(due, self.held[-1][0]) if self.held else due
+        for frame in frames:
+            self.held_ever += 1
+            self.held.append((due, self.held_ever, frame))
+
+    def hold_any_order(self, frame: bytes, due: float) -> None:
+        """Keep a frame back until a moment, whatever is kept already."""
+        self.held_ever += 1
+        insort(self.held, (due, self.held_ever, frame))
+
+    def due(self, now: float) -> list[bytes]:
+        """Take out the frames whose moment has come."""
+        stop = next((n for n, (due, _, _) in enumerate(self.held) if due > now), len(self.held))
+        taken, self.held = self.held[:stop], self.held[stop:]
+        return [frame for _, _, frame in taken]
 
     def want(self, code: int, *, wanted: bool) -> bool:
         """Subscribe or unsubscribe a symbol; returns whether that changed anything."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -13,9 +14,10 @@ from simulator.books import Books
 from simulator.clock import SECOND_US, Clock
 from simulator.config import SimulatorConfig
 from simulator.exchange import Conditions, Exchange
-from simulator.faults import FaultRecord
+from simulator.faults import Fault, FaultRecord
 from simulator.generator import Generator, zipf_weights
 from simulator.http import Reply, Request, json_reply
+from simulator.injection import Injector
 from simulator.listing import default_symbols, listing_of
 from simulator.server import Channel, Peer
 from simulator.session import Session
@@ -42,6 +44,8 @@ class Simulator:
         self._peers: set[Peer] = set()
         self._server: asyncio.Server | None = None
         self._ticking: asyncio.Task[None] | None = None
+        self._clock: Clock | None = None
+        self._injector: Injector | None = None
 
     async def start(self) -> None:
         """Listen, and start the clock.
@@ -57,7 +61,9 @@ class Simulator:
         clock = Clock(start_us, config.speed, time.monotonic)
         for name in config.exchanges:
             self.exchanges[name] = VENUES[name](self._source(name), clock, self._conditions(name))
-        self._ticking = asyncio.create_task(self._tick())
+        self._clock = clock
+        self._injector = Injector(self.exchanges, config.faults, seed=config.seed, records=self._records)
+        self._ticking = asyncio.create_task(self._tick(clock, self._injector))
 
     async def stop(self) -> None:
         """Stop trading, close every connection and the port."""
@@ -88,10 +94,23 @@ class Simulator:
                 return
             await asyncio.sleep(self.config.tick_seconds)
 
-    async def _tick(self) -> None:
+    def inject(self, fault: Fault) -> None:
+        """Let something go wrong now, or at its moment if that is to come.
+
+        Raises:
+            RuntimeError: the simulation has not started.
+        """
+        if self._injector is None or self._clock is None:
+            raise RuntimeError("the simulation has not started")
+        now = self._clock.run_us() / SECOND_US
+        self._injector.add(replace(fault, at=max(fault.at, now)))
+
+    async def _tick(self, clock: Clock, injector: Injector) -> None:
         while True:
+            injector.begin(clock.run_us())
             for exchange in self.exchanges.values():
                 exchange.advance()
+            injector.finish(clock.run_us())
             await asyncio.sleep(self.config.tick_seconds)
 
     def _conditions(self, name: str) -> Conditions:

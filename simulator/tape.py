@@ -68,7 +68,8 @@ class SymbolTape:
 
     def mark_lost(self, trade_ids: Ints) -> None:
         """Make trades unobtainable: REST no longer knows them."""
-        self._flags[trade_ids - self.first_id] |= LOST
+        rows = trade_ids - self.first_id
+        self._flags[rows[rows >= 0]] |= LOST
 
     def row_of(self, trade_id: int) -> int:
         """Return the row of an id, or of the first id after it; between 0 and the number of released rows."""
@@ -123,15 +124,16 @@ class Tape:
     def __len__(self) -> int:
         return sum(len(symbol) for symbol in self.symbols)
 
-    def add(self, block: Block, start_us: int, offset_us: int, resolution_us: int) -> Rows:
+    def add(self, block: Block, time_us: Ints, resolution_us: int) -> Rows:
         """Take a block in, not yet released; returns its trades with ids and the times of the venue's clock.
+
+        `time_us` is what that clock said, to be cut to the venue's resolution.
 
         A clock that was set back stands still until it has caught up: times of a symbol never decrease.
         """
         by_symbol = np.argsort(block.symbol, kind="stable")
         ordered = block.symbol[by_symbol]
-        time_us = block.run_us + (start_us + offset_us)
-        time_us -= time_us % resolution_us
+        time_us = time_us - time_us % resolution_us
         trade_id = np.empty(len(block), dtype=np.int64)
         for first, stop in runs(ordered):
             rows = by_symbol[first:stop]

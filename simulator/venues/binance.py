@@ -161,6 +161,10 @@ class Binance(Exchange):
             )
         ]
 
+    def repeat(self, session: Session, rows: Rows) -> None:
+        """Send trades again."""
+        self.deliver(session, self.frames(rows, combined=session.combined, micro=session.micro))
+
     def snapshot(self, session: Session, code: int) -> None:
         """Do nothing: Binance repeats no trades."""
 

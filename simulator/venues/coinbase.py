@@ -24,7 +24,7 @@ from simulator.klines import Kline, klines
 from simulator.session import Session
 from simulator.tape import SymbolTape
 from simulator.text import cut, rfc3339, rfc3339_ns, rfc3339_short, shortest
-from simulator.wire import text_frame
+from simulator.wire import payload_of, text_frame
 
 _SNAPSHOT: Final = 100
 _COLLECT_SECONDS: Final = 0.25
@@ -38,6 +38,9 @@ _GRANULARITIES: Final = {
         "FOUR_HOUR": 240, "SIX_HOUR": 360, "ONE_DAY": 1440,
     }.items()
 }  # fmt: skip
+_NUMBER: Final = "@"  # stands for a frame's number until it leaves
+_PLACE: Final = b'"sequence_num":@'
+_ERROR: Final = b'{"type":"error"'
 _PRODUCTS: Final = "/api/v3/brokerage/market/products/"
 
 
@@ -45,6 +48,7 @@ class Coinbase(Exchange):
     """Coinbase Advanced Trade."""
 
     name = "coinbase"
+    stamps = True
     quote = "USD"
     connects = (8, 1.0)
     messages = (8, 1.0)
@@ -111,12 +115,26 @@ class Coinbase(Exchange):
         state: dict[str, list[str]] = {"heartbeats": ["heartbeats"]} if session.heartbeats else {}
         if session.wanted:
             state["market_trades"] = [symbol for code, symbol in enumerate(self.symbols) if session.mask[code]]
-        self.deliver(session, [self._frame(session, "subscriptions", json.dumps({"subscriptions": state}, separators=(",", ":")))])
+        self.deliver(
+            session, [self._frame(session, "subscriptions", json.dumps({"subscriptions": state}, separators=(",", ":")))], is_control=True
+        )
 
     def _frame(self, session: Session, channel: str, event: str) -> bytes:
+        stamp = rfc3339_ns(self.now_us() * 1000 + session.sequence % 997)
+        return text_frame(f'{{"channel":"{channel}","timestamp":"{stamp}","sequence_num":{_NUMBER},"events":[{event}]}}'.encode())
+
+    def stamped(self, session: Session, frame: bytes) -> bytes:
+        """Return a frame with the next number of its connection; frames of errors have none."""
+        payload = payload_of(frame)
+        if payload.startswith(_ERROR):
+            return frame
         number, session.sequence = session.sequence, session.sequence + 1
-        stamp = rfc3339_ns(self.now_us() * 1000 + number % 997)
-        return text_frame(f'{{"channel":"{channel}","timestamp":"{stamp}","sequence_num":{number},"events":[{event}]}}'.encode())
+        return text_frame(payload.replace(_PLACE, b'"sequence_num":%d' % number, 1))
+
+    def frames_lost(self) -> None:
+        """Skip a number at every client: it can tell that it missed a frame."""
+        for session in self.sessions.values():
+            session.sequence += 1
 
     def broadcast(self, rows: Rows) -> None:
         """Collect trades; `advance` sends them when they are old enough."""
@@ -149,10 +167,19 @@ class Coinbase(Exchange):
             for s, number, time, p, q, flags in columns(rows, "symbol", "trade_id", "time_us", "price", "quantity", "flags")
         ]
 
+    def repeatable(self, code: int, count: int) -> Rows:
+        """Return the latest trades of a symbol that a frame has told."""
+        tape = self.tape.symbols[code]
+        return tape.page_until(tape.row_of(self._told_id[code] + 1), count)
+
+    def repeat(self, session: Session, rows: Rows) -> None:
+        """Send trades again as an update."""
+        event = f'{{"type":"update","trades":[{",".join(reversed(self._told(rows)))}]}}'
+        self.deliver(session, [self._frame(session, "market_trades", event)])
+
     def snapshot(self, session: Session, code: int) -> None:
         """Send the latest 100 trades that other clients have been told, newest first."""
-        tape = self.tape.symbols[code]
-        rows = tape.page_until(tape.row_of(self._told_id[code] + 1), _SNAPSHOT)
+        rows = self.repeatable(code, _SNAPSHOT)
         event = f'{{"type":"snapshot","trades":[{",".join(reversed(self._told(rows)))}]}}'
         self.deliver(session, [self._frame(session, "market_trades", event)])
 
@@ -166,7 +193,7 @@ class Coinbase(Exchange):
                 f"{rfc3339(second * 1_000_000)[:19].replace('T', ' ')}.{micro * 1000:09d} +0000 UTC m=+{41_690 + session.beats}.260485341"
             )
             event = f'{{"current_time":"{current}","heartbeat_counter":{41_690 + session.beats}}}'
-            self.deliver(session, [self._frame(session, "heartbeats", event)])
+            self.deliver(session, [self._frame(session, "heartbeats", event)], is_control=True)
         subscribes = session.wanted or session.heartbeats
         if not subscribes and now - session.opened_at > _FIRST_SUBSCRIBE_SECONDS and session.sequence == 0:
             self.end(session, "no subscription in time", 1008)

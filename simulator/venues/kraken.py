@@ -149,8 +149,7 @@ class Kraken(Exchange):
         orders = runs(rows.order)
         texts = self._told(rows)
         frames = [
-            text_frame(f'{{"channel":"trade","type":"update","data":[{",".join(texts[start:stop])}]}}'.encode())
-            for start, stop in orders
+            text_frame(f'{{"channel":"trade","type":"update","data":[{",".join(texts[start:stop])}]}}'.encode()) for start, stop in orders
         ]
         return frames, rows.symbol[[start for start, _ in orders]]
 
@@ -165,12 +164,21 @@ class Kraken(Exchange):
             for s, number, time, p, q, flags in columns(rows, "symbol", "trade_id", "time_us", "price", "quantity", "flags")
         ]
 
+    def repeat(self, session: Session, rows: Rows) -> None:
+        """Send trades again, in one frame."""
+        self.deliver(session, self.frames(rows)[0])
+
+    def unavailable(self) -> Reply:
+        """Answer as Kraken does: status 200 and an error."""
+        return json_reply({"error": ["EService:Unavailable"]})
+
     def snapshot(self, session: Session, code: int) -> None:
         """Send the latest 50 trades, ascending."""
         tape = self.tape.symbols[code]
         rows = tape.page_until(tape.released, _SNAPSHOT)
         if len(rows):
-            self.say(session, f'{{"channel":"trade","type":"snapshot","data":[{",".join(self._told(rows))}]}}')
+            text = f'{{"channel":"trade","type":"snapshot","data":[{",".join(self._told(rows))}]}}'
+            self.deliver(session, [text_frame(text.encode())])
 
     def beat(self, session: Session, now: float) -> None:
         """Send a heartbeat each second in which nothing else was sent; close what subscribes to nothing."""
@@ -197,8 +205,6 @@ class Kraken(Exchange):
             return json_reply({"error": [], "result": {pair_key(t): _asset_pair(t) for t in self.tape.symbols}})
         if name not in ("Trades", "OHLC"):
             return json_reply({"error": ["EGeneral:Unknown method"]})
-        if self.is_in_maintenance:
-            return json_reply({"error": ["EService:Unavailable"]})
         tape = self._pair(query.get("pair", ""))
         if tape is None:
             return json_reply({"error": ["EQuery:Unknown asset pair"]})
