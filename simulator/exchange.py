@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 
-from simulator.block import Block, Bools, Ints, Rows, Source
+from simulator.block import ABSENT, Block, Bools, Ints, Rows, Source
 from simulator.clock import Clock
 from simulator.http import Reply, Request
+from simulator.recording import RecordedTrade
 from simulator.session import Pace, Session, Socket
 from simulator.tape import SymbolTape, Tape
 from simulator.wire import fragmented, text_frame
@@ -105,6 +106,11 @@ class Exchange(ABC):
     @abstractmethod
     def symbol_of(self, tape: SymbolTape) -> str:
         """Return the venue's spelling of a symbol on its socket."""
+
+    @staticmethod
+    @abstractmethod
+    def recorded(document: Any) -> Sequence[RecordedTrade]:
+        """Return the trades of a recorded frame, with canonical symbols; [] for frames of other channels."""
 
     @abstractmethod
     def opened(self, session: Session, path: str, query: Mapping[str, str]) -> None:
@@ -216,6 +222,8 @@ class Exchange(ABC):
         part, due_us = rows.where(np.arange(start, stop)), block.due_us[start:stop]
         self.tape.release(part.symbol)
         self.released += stop - start
+        present = (part.flags & ABSENT) == 0
+        part, due_us = part.where(present), due_us[present]
         for withholding in self.withholdings:
             kept = withholding.kept(part, due_us)
             part, due_us = part.where(kept), due_us[kept]

@@ -19,6 +19,7 @@ from simulator.generator import Generator, zipf_weights
 from simulator.http import Reply, Request, json_reply
 from simulator.injection import Injector
 from simulator.listing import default_symbols, listing_of
+from simulator.recording import Recording
 from simulator.server import Channel, Peer
 from simulator.session import Session
 from simulator.venues.registry import VENUES
@@ -60,7 +61,8 @@ class Simulator:
         start_us = config.start_us if config.start_us is not None else time.time_ns() // 1000
         clock = Clock(start_us, config.speed, time.monotonic)
         for name in config.exchanges:
-            self.exchanges[name] = VENUES[name](self._source(name), clock, self._conditions(name))
+            source = self._source(name)
+            self.exchanges[name] = VENUES[name](source, clock, self._conditions(name, source, start_us))
         self._clock = clock
         self._injector = Injector(self.exchanges, config.faults, seed=config.seed, records=self._records)
         self._ticking = asyncio.create_task(self._tick(clock, self._injector))
@@ -113,16 +115,18 @@ class Simulator:
             injector.finish(clock.run_us())
             await asyncio.sleep(self.config.tick_seconds)
 
-    def _conditions(self, name: str) -> Conditions:
-        offset = self.config.clock_offsets.get(name, 0.0)
+    def _conditions(self, name: str, source: Source, start_us: int) -> Conditions:
         given = self.config.conditions
-        values = {field: getattr(given, field) for field in Conditions.__slots__}
-        return Conditions(
-            **values | {"offset_us": round(offset * SECOND_US), "kept_trades": given.kept_trades // len(self.config.exchanges)}
-        )
+        offset_us = given.offset_us + round(self.config.clock_offsets.get(name, 0.0) * SECOND_US)
+        if isinstance(source, Recording) and self.config.as_recorded:
+            offset_us += source.first_us - start_us  # a clock that shows the time of the recording
+        return replace(given, offset_us=offset_us, kept_trades=given.kept_trades // len(self.config.exchanges))
 
     def _source(self, name: str) -> Source:
         config, venue = self.config, VENUES[name]
+        end_us = None if config.seconds is None else round(config.seconds * SECOND_US)
+        if name in config.recordings:
+            return Recording(config.recordings[name], venue.recorded, once=config.once, end_us=end_us)
         wanted = config.symbols_of(name)
         symbols = default_symbols(venue.quote, wanted) if isinstance(wanted, int) else list(wanted)
         quiet = min(config.quiet_symbols, len(symbols))
@@ -132,7 +136,6 @@ class Simulator:
             listing_of(symbol, rank, lot_digits=venue.lot_digits, weight=weight, is_quiet=rank >= len(symbols) - quiet)
             for rank, (symbol, weight) in enumerate(zip(symbols, weights, strict=True))
         ]
-        end_us = None if config.seconds is None else round(config.seconds * SECOND_US)
         return Generator(name, listings, seed=config.seed, rate=rate, trades=self._share(name), end_us=end_us)
 
     def _share(self, name: str) -> int | None:

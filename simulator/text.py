@@ -28,6 +28,17 @@ def cut(value: int, decimals: int, width: int) -> str:
     return padded(value // 10 ** (decimals - width), width) if decimals > width else padded(value, decimals, width)
 
 
+def micros(text: str) -> int:
+    """Return the epoch µs of a time like `2026-08-09T21:05:38.50436Z`; what is below µs is cut off.
+
+    Raises:
+        ValueError: it is no such time.
+    """
+    second, _, fraction = text.removesuffix("Z").partition(".")
+    moment = datetime.strptime(second, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
+    return int((moment - _EPOCH).total_seconds()) * 1_000_000 + int(fraction[:6].ljust(6, "0"))
+
+
 @lru_cache(maxsize=64)
 def _second(second: int) -> str:
     return (_EPOCH + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%S")

@@ -9,13 +9,14 @@ Source: binance-spot-api-docs `web-socket-streams.md` and `rest-api.md`, read 20
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from simulator.block import IS_BUY, Rows
 from simulator.exchange import Exchange, columns, limited
 from simulator.http import Reply, json_reply
 from simulator.klines import Kline, filled, klines, last_before
+from simulator.recording import RecordedTrade
 from simulator.session import Session
 from simulator.tape import SymbolTape
 from simulator.text import cut, padded
@@ -28,6 +29,7 @@ INTERVALS_US: Final = {
     name: int(name[:-1]) * {"s": 1_000_000, "m": _MINUTE_US, "h": 60 * _MINUTE_US, "d": 1440 * _MINUTE_US}[name[-1]]
     for name in ["1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d"]
 }
+_QUOTES: Final = ("USDT", "USDC", "FDUSD", "TUSD", "BTC", "ETH", "BNB", "EUR", "TRY", "BRL", "JPY")
 _WEIGHTS: Final = {"historicalTrades": 25.0, "trades": 25.0, "klines": 2.0, "exchangeInfo": 20.0}
 
 
@@ -48,6 +50,27 @@ class Binance(Exchange):
     def symbol_of(self, tape: SymbolTape) -> str:
         """Return `BTCUSDT`."""
         return tape.listing.base + tape.listing.quote
+
+    @staticmethod
+    def recorded(document: Any) -> Sequence[RecordedTrade]:
+        """Return the trade of an event, wrapped or not."""
+        event = document.get("data", document)
+        if not isinstance(event, dict) or event.get("e") != "trade":
+            return []
+        symbol, time_ms = event["s"], event["T"]
+        quote = next((quote for quote in _QUOTES if symbol.endswith(quote)), "")
+        return [
+            RecordedTrade(
+                f"{symbol.removesuffix(quote)}/{quote}",
+                event["t"],
+                time_ms * 1000,
+                (event["E"] - time_ms) * 1000,
+                event["p"].rstrip("0"),  # Binance always writes eight decimals
+                event["q"].rstrip("0"),
+                is_buy=not event["m"],
+                is_market=False,
+            )
+        ]
 
     # Socket
 

@@ -13,7 +13,7 @@ Source: docs.cdp.coinbase.com, Advanced Trade WebSocket and REST, Exchange REST,
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from simulator.block import IS_BUY, Rows, Source
@@ -21,9 +21,10 @@ from simulator.clock import Clock
 from simulator.exchange import Conditions, Exchange, columns, limited
 from simulator.http import Reply, json_reply
 from simulator.klines import Kline, klines
+from simulator.recording import RecordedTrade
 from simulator.session import Session
 from simulator.tape import SymbolTape
-from simulator.text import cut, rfc3339, rfc3339_ns, rfc3339_short, shortest
+from simulator.text import cut, micros, rfc3339, rfc3339_ns, rfc3339_short, shortest
 from simulator.wire import payload_of, text_frame
 
 _SNAPSHOT: Final = 100
@@ -64,6 +65,26 @@ class Coinbase(Exchange):
     def symbol_of(self, tape: SymbolTape) -> str:
         """Return `BTC-USD`."""
         return tape.listing.canonical.replace("/", "-")
+
+    @staticmethod
+    def recorded(document: Any) -> Sequence[RecordedTrade]:
+        """Return the trades of a `market_trades` frame."""
+        if document.get("channel") != "market_trades":
+            return []
+        return [
+            RecordedTrade(
+                trade["product_id"].replace("-", "/"),
+                int(trade["trade_id"]),
+                micros(trade["time"]),
+                0,
+                trade["price"],
+                trade["size"],
+                is_buy=trade["side"] == "SELL",  # the maker's side
+                is_market=False,
+            )
+            for event in document["events"]
+            for trade in event["trades"]
+        ]
 
     # Socket
 

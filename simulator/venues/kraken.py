@@ -11,7 +11,7 @@ Source: docs.kraken.com, WebSocket v2 and REST, read 2026-07; recording of 2026-
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -20,9 +20,10 @@ from simulator.block import IS_BUY, IS_MARKET, Ints, Rows, runs
 from simulator.exchange import Exchange, columns, limited
 from simulator.http import Reply, json_reply
 from simulator.klines import Kline, filled, klines, last_before
+from simulator.recording import RecordedTrade
 from simulator.session import Session
 from simulator.tape import SymbolTape
-from simulator.text import cut, padded, rfc3339
+from simulator.text import cut, micros, padded, rfc3339
 from simulator.wire import text_frame
 
 _MINUTE_US: Final = 60_000_000
@@ -49,6 +50,25 @@ class Kraken(Exchange):
     def symbol_of(self, tape: SymbolTape) -> str:
         """Return `BTC/USD`."""
         return tape.listing.canonical
+
+    @staticmethod
+    def recorded(document: Any) -> Sequence[RecordedTrade]:
+        """Return the trades of a `trade` frame."""
+        if document.get("channel") != "trade":
+            return []
+        return [
+            RecordedTrade(
+                trade["symbol"],
+                trade["trade_id"],
+                micros(trade["timestamp"]),
+                0,
+                str(trade["price"]),
+                str(trade["qty"]),
+                is_buy=trade["side"] == "buy",
+                is_market=trade["ord_type"] == "market",
+            )
+            for trade in document["data"]
+        ]
 
     # Socket
 
