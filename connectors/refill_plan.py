@@ -1,0 +1,315 @@
+"""What to ask a venue for next: missing ids of every symbol, and proofs that nothing is missing. No I/O, no clock.
+
+    hole    ids missing between two known ones. Asked for once it is older than mere reordering; a page that passes ids by is
+            asked for again, with growing waits, before they are given up (`not_at_venue`). Ids above all that a page holds
+            are never given up: the venue's REST interface is only behind its own feed.
+    newer   a symbol was subscribed again: is there anything above its newest id? A page that is not full says that there
+            is not, so everything up to about the time of the request is known, and a marker may say so: a quiet symbol's
+            candles become complete. Asked once the symbol has no hole left, and not where its ids reach that time anyway.
+
+A hole of hours must not delay one of seconds: small ones go first, then those that begin earliest.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from connectors.delays import Bounds
+from connectors.known_ids import KnownIds, Range, without
+from connectors.venues.feeding import Wanted
+from market.interval import SECOND
+from market.trade import Int64s
+
+_SMALL_PAGES: Final = 20
+_RECENT_US: Final = 60 * SECOND
+_BEHIND_CAP_S: Final = 30.0
+_STEP_US: Final = SECOND  # how much earlier a page by time begins when the last one passed ids by
+_SPARE_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How patient a refill is.
+
+    `settle_seconds`: a hole so young may be mere reordering. `again_seconds`: waits before ids that a page passed by are
+    asked for again; of ids in the past only the first. `lag_us`: how far REST may be behind the feed. `horizon_us`: a hole
+    that begins so long before a symbol's newest trade is left to a backfill.
+    """
+
+    settle_seconds: float = 1.0
+    again_seconds: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0)
+    lag_us: int = SECOND
+    horizon_us: int = 7 * 86_400 * SECOND
+
+
+@dataclass(slots=True, eq=False)
+class _Hole:
+    """Missing ids, some of which may be known by now. `passed`, `behind`: pages that passed them by, that did not reach them."""
+
+    first: int
+    last: int
+    due: float
+    passed: int = 0
+    behind: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Newer:
+    """Whether anything is newer. `whole`: (newest event time, time of the request) of a page that was not full."""
+
+    confirmed_us: int
+    due: float
+    whole: tuple[int, int] | None = None
+
+
+@dataclass(slots=True)
+class _Symbol:
+    """`left`: ids not to be asked for (again), ascending."""
+
+    known: KnownIds = field(default_factory=KnownIds)
+    holes: list[_Hole] = field(default_factory=list)
+    newer: _Newer | None = None
+    left: list[Range] = field(default_factory=list)
+
+    def ends(self) -> Range:
+        """Only what changes these can make a hole that nobody knows of."""
+        runs = self.known.runs
+        return (runs[0].first, runs[-1].first) if runs else (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One page to ask for, and why."""
+
+    symbol: str
+    wanted: Wanted
+    job: _Hole | _Newer
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """Ids that cannot be had."""
+
+    symbol: str
+    first: int
+    last: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Every trade of a symbol with an event time in (from_us, to_us] is known."""
+
+    symbol: str
+    from_us: int
+    to_us: int
+
+
+class RefillPlan:
+    """The known and the missing ids of one exchange. `at`: any monotonic seconds; `now_us`: the wall clock, epoch µs."""
+
+    def __init__(self, page_rows: int, pace: Pace, noticed: Callable[[int], None] = lambda _: None) -> None:
+        """`noticed` is told of each new hole's size."""
+        self._page_rows, self._pace, self._noticed = page_rows, pace, noticed
+        self._symbols: dict[str, _Symbol] = {}
+
+    def begin(self, symbol: str, known: KnownIds, given_up: Iterable[Range], at: float) -> None:
+        """Take what a symbol's raw topic holds, and what was given up before."""
+        found = self._symbols.setdefault(symbol, _Symbol())
+        found.known.absorb(known)
+        found.left = sorted([*found.left, *given_up])
+        self._look_for_holes(found, at)
+
+    def keep(self, symbols: Iterable[str]) -> None:
+        """Forget all other symbols."""
+        kept = set(symbols)
+        self._symbols = {name: symbol for name, symbol in self._symbols.items() if name in kept}
+
+    def observed(self, name: str, ids: Int64s, times: Int64s, at: float) -> int:
+        """Take ids that are on their way into the topic; return how many are new."""
+        symbol = self._symbols.setdefault(name, _Symbol())
+        ends = symbol.ends()
+        new = symbol.known.add(ids, times)
+        if symbol.ends() != ends:
+            self._look_for_holes(symbol, at)
+        return new
+
+    def reconnected(self, names: Sequence[str], now_us: int, at: float, bounds: Bounds | None) -> None:
+        """Symbols are subscribed from now on; what was traded since their newest known id may be missing."""
+        wait = self._pace.settle_seconds
+        if bounds is not None:  # by then one page can prove all that there is to prove
+            wait = (self._until(now_us, bounds) + bounds.largest + self._pace.lag_us - now_us) / SECOND + _SPARE_S
+        for name in names:
+            symbol = self._symbols.get(name)
+            if symbol is not None and symbol.known.runs:
+                symbol.newer = _Newer(now_us, at + wait)
+
+    def waiting_ids(self) -> int:
+        """Return how many ids are missing and may still be had."""
+        return sum(b - a + 1 for s in self._symbols.values() for h in s.holes for a, b in s.known.missing(h.first, h.last))
+
+    def next(self, at: float, now_us: int, bounds: Bounds | None) -> Ask | None:
+        """Return the most urgent page that is due, or None."""
+        best: tuple[tuple[bool, int], Ask] | None = None
+        for name, symbol in self._symbols.items():
+            for urgency, ask in self._due(name, symbol, at, now_us, bounds):
+                if best is None or urgency < best[0]:
+                    best = urgency, ask
+        return None if best is None else best[1]
+
+    def _due(self, name: str, symbol: _Symbol, at: float, now_us: int, bounds: Bounds | None) -> Iterator[tuple[tuple[bool, int], Ask]]:
+        newest = symbol.known.newest
+        if newest is None:
+            return
+        for hole in [hole for hole in symbol.holes if hole.due <= at]:
+            ask = self._ask_for_hole(name, symbol, hole)
+            if ask is not None:
+                yield (hole.last - hole.first >= _SMALL_PAGES * self._page_rows, ask.wanted.after_us), ask
+        newer = symbol.newer
+        if newer is None or newer.due > at or newer.whole is not None or symbol.holes:
+            return
+        if bounds is not None:
+            reached = newest.max_time >= self._until(newer.confirmed_us, bounds)
+            if reached or now_us - bounds.smallest - newest.max_time > self._pace.horizon_us:
+                symbol.newer = None
+                return
+        wanted = Wanted(first_id=newest.last + 1, last_id=None, after_us=newest.last_time, rows=self._page_rows)
+        yield (False, newest.last_time), Ask(name, wanted, newer)
+
+    def _ask_for_hole(self, name: str, symbol: _Symbol, hole: _Hole) -> Ask | None:
+        # What became known is taken off both ends; parts in the middle come again with the page.
+        missing = symbol.known.missing(hole.first, hole.last)
+        below = symbol.known.below(missing[0][0]) if missing else None
+        newest = symbol.known.newest
+        if below is None or newest is None:
+            symbol.holes.remove(hole)
+            return None
+        hole.first, hole.last = missing[0][0], missing[-1][1]
+        if newest.max_time - below.last_time > self._pace.horizon_us:
+            symbol.holes.remove(hole)
+            insort(symbol.left, (hole.first, hole.last))
+            return None
+        need = hole.last - hole.first + 2  # one more, which is known: a page that holds it has passed all the others
+        rows = self._page_rows if hole.passed or hole.behind else min(need, self._page_rows)
+        after_us = below.last_time - hole.passed * _STEP_US
+        return Ask(name, Wanted(first_id=hole.first, last_id=hole.last, after_us=after_us, rows=rows), hole)
+
+    def answered(self, ask: Ask, ids: Int64s, times: Int64s, *, is_full: bool, asked_us: int, at: float) -> tuple[int, list[GivenUp]]:
+        """Take a page.
+
+        Args:
+            ask: what `next` returned last.
+            ids: of its trades, in any order.
+            times: their event times, epoch µs.
+            is_full: it has as many rows as were asked for.
+            asked_us: wall clock when the request was sent.
+            at: now.
+
+        Returns:
+            How many ids are new, and what is given up. The page must be in the outbox before the next marker is put.
+        """
+        symbol = self._symbols.get(ask.symbol)
+        if symbol is None:
+            return 0, []
+        new = self.observed(ask.symbol, ids, times, at)
+        if isinstance(ask.job, _Hole):
+            return new, self._after_hole(ask.symbol, symbol, ask.job, int(ids.max()) if len(ids) else -1, at)
+        newest = symbol.known.newest
+        if is_full:
+            ask.job.due = at if new else at + self._pace.settle_seconds
+        elif newest is not None:
+            ask.job.whole = newest.max_time, asked_us
+        return new, []
+
+    def _after_hole(self, name: str, symbol: _Symbol, hole: _Hole, top: int, at: float) -> list[GivenUp]:
+        if hole not in symbol.holes:
+            return []
+        symbol.holes.remove(hole)
+        given: list[GivenUp] = []
+        is_past = self._is_past(symbol, hole)
+        for first, last in symbol.known.missing(hole.first, hole.last):
+            if first <= top:
+                given += self._passed(name, symbol, _Hole(first, min(last, top), at, hole.passed), at, is_past=is_past)
+            if last > top:
+                progress = top >= hole.first
+                wait = 0.0 if progress else min(2.0**hole.behind, _BEHIND_CAP_S)
+                behind = 0 if progress else min(hole.behind + 1, 30)
+                symbol.holes.append(_Hole(max(first, top + 1), last, at + wait, hole.passed, behind))
+        return given
+
+    def _passed(self, name: str, symbol: _Symbol, hole: _Hole, at: float, *, is_past: bool) -> list[GivenUp]:
+        waits = self._pace.again_seconds[:1] if is_past else self._pace.again_seconds
+        if hole.passed >= len(waits):
+            return [self._give_up(name, symbol, hole, "not_at_venue")]
+        hole.due, hole.passed = at + waits[hole.passed], hole.passed + 1
+        symbol.holes.append(hole)
+        return []
+
+    @staticmethod
+    def _is_past(symbol: _Symbol, hole: _Hole) -> bool:
+        below, newest = symbol.known.below(hole.first), symbol.known.newest
+        return below is not None and newest is not None and newest.max_time - below.last_time > _RECENT_US
+
+    @staticmethod
+    def _give_up(name: str, symbol: _Symbol, hole: _Hole, reason: str) -> GivenUp:
+        insort(symbol.left, (hole.first, hole.last))
+        return GivenUp(name, hole.first, hole.last, reason)
+
+    def put_off(self, ask: Ask, until: float) -> None:
+        """Ask for the same again, not before `until`."""
+        ask.job.due = until
+
+    def refused(self, ask: Ask, reason: str, at: float) -> list[GivenUp]:
+        """Take that the venue will not answer: asked again as if a page had passed the ids by, then given up."""
+        symbol = self._symbols.get(ask.symbol)
+        if symbol is None:
+            return []
+        if isinstance(ask.job, _Newer):
+            if symbol.newer is ask.job:
+                symbol.newer = None
+            return []
+        hole = ask.job
+        if hole not in symbol.holes:
+            return []
+        if hole.passed < len(self._pace.again_seconds[:1]):
+            hole.due, hole.passed = at + self._pace.again_seconds[hole.passed], hole.passed + 1
+            return []
+        symbol.holes.remove(hole)
+        return [self._give_up(ask.symbol, symbol, _Hole(a, b, at), reason) for a, b in symbol.known.missing(hole.first, hole.last)]
+
+    def proofs(self, at: float, bounds: Bounds) -> list[Proof]:
+        """Return what can be vouched for now, each once; to be put behind the pages."""
+        found = []
+        for name, symbol in self._symbols.items():
+            newer, newest = symbol.newer, symbol.known.newest
+            if newer is None or newer.whole is None or newest is None:
+                continue
+            from_us, asked_us = newer.whole
+            to_us = asked_us - bounds.largest - self._pace.lag_us
+            until = self._until(newer.confirmed_us, bounds)
+            if symbol.holes:  # found meanwhile: what is in them may be as new as that
+                newer.whole = None
+                continue
+            if to_us > from_us:
+                found.append(Proof(name, from_us, to_us))
+            if max(to_us, newest.max_time) >= until:
+                symbol.newer = None
+            else:
+                newer.whole, newer.due = None, at + (until - to_us) / SECOND + _SPARE_S
+        return found
+
+    def _until(self, confirmed_us: int, bounds: Bounds) -> int:
+        # The connection vouches from `confirmed - smallest` on; the smallest delay may still move a little.
+        return confirmed_us - bounds.smallest + SECOND
+
+    def _look_for_holes(self, symbol: _Symbol, at: float) -> None:
+        runs = symbol.known.runs
+        symbol.left = [part for part in symbol.left if part[1] >= runs[0].first] if runs else symbol.left
+        taken = sorted([*symbol.left, *((hole.first, hole.last) for hole in symbol.holes)])
+        for hole in symbol.known.holes():
+            for first, last in without((hole.first, hole.last), taken):
+                symbol.holes.append(_Hole(first, last, at + self._pace.settle_seconds))
+                self._noticed(last - first + 1)

@@ -1,0 +1,146 @@
+"""What the end of a raw topic says about each symbol: the ids it holds, and those that were given up.
+
+A feed that starts goes on from there. Partitions are read from the end backwards, as far as it takes to find every listed
+symbol, or to a bound.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from connectors.known_ids import KnownIds, Range
+from connectors.topics.base import TopicLog
+from connectors.venues.base import Venue
+from market.errors import PositionLost, SourceDisconnected
+from market.instrument import Instruments, partition_of
+from market.marker import BadRecord, read_unfillable
+from market.record import KIND_UNFILLABLE, RawBatch, topic_name
+
+AT_LEAST: Final = 20_000
+AT_MOST: Final = 200_000
+_CHUNK: Final = 5_000
+_PATIENCE_S: Final = 30.0
+_LOOK_S: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """By canonical symbol; symbols of which nothing was found are missing."""
+
+    known: dict[str, KnownIds] = field(default_factory=dict)
+    given_up: dict[str, list[Range]] = field(default_factory=dict)
+
+
+def read_tail(log: TopicLog, venue: Venue, instruments: Instruments, *, at_least: int = AT_LEAST, at_most: int = AT_MOST) -> Tail:
+    """Return what the end of the exchange's raw topic holds; blocks, so call it in a thread.
+
+    Args:
+        log: the topic log.
+        venue: decodes.
+        instruments: whose symbols are looked for.
+        at_least: records of each partition that are read in any case, so that what the last feed missed is found.
+        at_most: records of each partition after which symbols that were not found are left alone.
+
+    Raises:
+        SourceDisconnected: the log cannot be reached, or brings nothing for half a minute.
+    """
+    topic, tail = topic_name(venue.exchange), Tail()
+    if not venue.contiguous_ids or topic not in log.topics():
+        return tail
+    starts, ends = log.start_offsets(topic), log.end_offsets(topic)
+    generation = log.generation(topic)
+    for partition, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        reading = _Partition(venue, instruments, generation, partition, len(ends))
+        if not reading.wanted:
+            continue
+        for records in _backwards(log, topic, partition, start, end):
+            reading.take(records)
+            if end - reading.lowest >= at_most or (end - reading.lowest >= at_least and not reading.wanted):
+                break
+        reading.conclude(tail)
+    return tail
+
+
+def _backwards(log: TopicLog, topic: str, partition: int, start: int, end: int) -> Iterator[pa.RecordBatch]:
+    """Yield consecutive stretches of a partition, the last one first."""
+    while end > start:
+        begin = max(start, end - _CHUNK)
+        try:
+            pieces = list(_forwards(log, topic, partition, begin, end))
+        except PositionLost:  # retention was faster: there is nothing older
+            return
+        if pieces:
+            yield pa.concat_batches(pieces)
+        end = begin
+
+
+def _forwards(log: TopicLog, topic: str, partition: int, begin: int, end: int) -> Iterator[pa.RecordBatch]:
+    deadline = time.monotonic() + _PATIENCE_S
+    while begin < end:
+        records = log.read(topic, partition, begin, end - begin)
+        if records is None:  # a broker's records are under way
+            if time.monotonic() > deadline:
+                raise SourceDisconnected(f"{topic}/{partition}: nothing came from offset {begin} within {_PATIENCE_S:g} s")
+            time.sleep(_LOOK_S)
+            continue
+        offsets = records.column("offset").to_numpy()
+        inside = int(np.searchsorted(offsets, end))
+        if inside:
+            yield records.slice(0, inside)
+        begin = int(offsets[-1]) + 1
+
+
+class _Partition:
+    """Gathers one partition, latest records first.
+
+    A hole between two ids is one only above the lowest id that a live frame brought: what is missing there would stand
+    behind that frame. Below it, ids of a refill or a snapshot only show that older records have been left unread.
+    """
+
+    def __init__(self, venue: Venue, instruments: Instruments, generation: str, partition: int, partitions: int) -> None:
+        self._venue, self._instruments = venue, instruments
+        self._generation, self._partition = generation, partition
+        mine = [code for code, i in enumerate(instruments.listed) if partition_of(i.canonical, partitions) == partition]
+        self.wanted = set(mine)  # codes of which no live trade was found
+        self.lowest = 1 << 62
+        self._known: dict[int, KnownIds] = {}
+        self._floor: dict[int, int] = {}
+        self._given_up: dict[str, list[Range]] = {}
+
+    def take(self, records: pa.RecordBatch) -> None:
+        self.lowest = records.column("offset")[0].as_py()
+        end = records.column("offset")[-1].as_py() + 1
+        batch = RawBatch(self._venue.exchange, topic_name(self._venue.exchange), self._partition, self._generation, end, records)
+        trades = self._venue.decode(batch, self._instruments).trades
+        live = ~trades.is_snapshot & pc.equal(records.column("source"), "live").fill_null(True).to_numpy(zero_copy_only=False)[trades.row]
+        for code in np.unique(trades.symbol).tolist():
+            mine = trades.symbol == code
+            self._known.setdefault(code, KnownIds()).add(trades.trade_id[mine], trades.time_us[mine])
+            found = trades.trade_id[mine & live]
+            if len(found):
+                self._floor[code] = min(self._floor.get(code, int(found.min())), int(found.min()))
+                self.wanted.discard(code)
+        self._take_given_up(records.filter(pc.equal(records.column("kind"), KIND_UNFILLABLE).fill_null(False)))
+
+    def _take_given_up(self, records: pa.RecordBatch) -> None:
+        for payload in records.column("payload").to_pylist():
+            try:
+                found = read_unfillable(payload, instruments=self._instruments)
+            except BadRecord:  # a dead letter of the flow
+                continue
+            symbol = self._instruments.listed[found.symbol].canonical
+            self._given_up.setdefault(symbol, []).append((found.first, found.last))
+
+    def conclude(self, tail: Tail) -> None:
+        for code, known in self._known.items():
+            floor = self._floor.get(code, known.runs[-1].first)
+            known.runs = [run for run in known.runs if run.last >= floor]
+            tail.known[self._instruments.listed[code].canonical] = known
+        tail.given_up.update({symbol: sorted(parts) for symbol, parts in self._given_up.items() if symbol in tail.known})

@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import numpy as np
+
+from connectors.delays import Bounds
+from connectors.known_ids import KnownIds
+from connectors.refill_plan import Ask, GivenUp, Pace, Proof, RefillPlan
+from market.interval import SECOND
+from market.trade import Int64s
+
+NOW = 1_767_225_600 * SECOND
+BOUNDS = Bounds(50_000, 200_000)
+PACE = Pace(settle_seconds=1.0, again_seconds=(2.0, 4.0))
+PAGE = 10
+
+
+def time_of(number: int) -> int:
+    return NOW + number * SECOND
+
+
+def ids(*numbers: int) -> tuple[Int64s, Int64s]:
+    return np.array(numbers, np.int64), np.array([time_of(n) for n in numbers], np.int64)
+
+
+class Script:
+    """A plan, and shorthand for one symbol."""
+
+    def __init__(self, pace: Pace = PACE) -> None:
+        self.sizes: list[int] = []
+        self.plan = RefillPlan(PAGE, pace, self.sizes.append)
+
+    def see(self, *numbers: int, at: float = 0.0, symbol: str = "A/B") -> None:
+        self.plan.observed(symbol, *ids(*numbers), at)
+
+    def next(self, at: float, now_us: int = NOW) -> Ask:
+        ask = self.plan.next(at, now_us, BOUNDS)
+        assert ask is not None
+        return ask
+
+    def nothing_due(self, at: float, now_us: int = NOW) -> bool:
+        return self.plan.next(at, now_us, BOUNDS) is None
+
+    def page(self, ask: Ask, *numbers: int, at: float, full: bool = True, asked_us: int = NOW) -> list[GivenUp]:
+        return self.plan.answered(ask, *ids(*numbers), is_full=full, asked_us=asked_us, at=at)[1]
+
+
+def wanted(ask: Ask) -> tuple[str, int, int | None, int]:
+    return ask.symbol, ask.wanted.first_id, ask.wanted.last_id, ask.wanted.rows
+
+
+def test_a_hole_is_asked_for_when_it_is_older_than_reordering() -> None:
+    s = Script()
+    s.see(1, 2, 6)
+    assert s.sizes == [3]
+    assert s.nothing_due(0.9)
+    ask = s.next(1.0)
+    assert wanted(ask) == ("A/B", 3, 5, 4)
+    assert ask.wanted.after_us == time_of(2)
+    assert s.page(ask, 3, 4, 5, 6, at=1.1) == []
+    assert s.nothing_due(100.0)
+    assert s.plan.waiting_ids() == 0
+
+
+def test_what_was_only_late_is_not_asked_for() -> None:
+    s = Script()
+    s.see(1, 2, 6)
+    s.see(4, 3, 5, at=0.5)
+    assert s.nothing_due(100.0)
+
+
+def test_nothing_is_missing_below_the_first_id() -> None:
+    s = Script()
+    s.see(100)
+    assert s.nothing_due(100.0)
+
+
+def test_ids_below_the_first_make_a_hole_of_what_is_between() -> None:
+    s = Script()
+    s.see(100)
+    s.see(90)
+    assert wanted(s.next(1.0)) == ("A/B", 91, 99, 10)
+
+
+def test_a_large_hole_is_asked_for_page_by_page() -> None:
+    s = Script()
+    s.see(0, 25)
+    ask = s.next(1.0)
+    assert wanted(ask) == ("A/B", 1, 24, PAGE)
+    s.page(ask, *range(1, 11), at=1.1)
+    ask = s.next(1.1)
+    assert wanted(ask) == ("A/B", 11, 24, PAGE)
+    s.page(ask, *range(11, 21), at=1.2)
+    assert wanted(s.next(1.2)) == ("A/B", 21, 24, 5)
+    assert s.sizes == [24]
+
+
+def test_what_pages_pass_by_is_asked_for_again_and_then_given_up() -> None:
+    s = Script()
+    s.see(1, 2, 8)
+    ask = s.next(1.0)
+    assert s.page(ask, 3, 5, 7, 8, at=1.0) == []
+    assert s.nothing_due(2.9)
+    first = s.next(3.0)
+    assert wanted(first) == ("A/B", 4, 4, PAGE)
+    assert first.wanted.after_us == time_of(3) - SECOND  # a page by time begins earlier than before
+    s.page(first, 5, 6, 7, at=3.0)  # 6 was late at the venue's REST interface
+    assert s.nothing_due(6.9)
+    second = s.next(7.0)
+    assert wanted(second) == ("A/B", 4, 4, PAGE)
+    assert s.page(second, 5, at=7.0) == [GivenUp("A/B", 4, 4, "not_at_venue")]
+    assert s.nothing_due(1000.0)
+
+
+def test_ids_in_the_past_are_asked_for_twice() -> None:
+    s = Script()
+    s.see(1, 3, 100)
+    s.page(s.next(1.0), 3, 4, at=1.0)
+    ask = s.next(3.0)
+    while ask.wanted.first_id != 2:
+        s.page(ask, *range(ask.wanted.first_id, 101), at=3.0)
+        ask = s.next(3.0)
+    assert s.page(ask, 3, at=3.0) == [GivenUp("A/B", 2, 2, "not_at_venue")]
+
+
+def test_ids_that_rest_does_not_have_yet_are_waited_for() -> None:
+    s = Script()
+    s.see(1, 2, 6)
+    at = 1.0
+    for wait in (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0):
+        ask = s.next(at)
+        assert s.page(ask, at=at, full=False) == []
+        assert s.nothing_due(at + wait - 0.1)
+        at += wait
+    assert s.page(s.next(at), 3, 4, 5, 6, at=at) == []
+    assert s.nothing_due(1000.0)
+
+
+def test_a_page_below_the_hole_is_no_progress() -> None:
+    s = Script()
+    s.see(1, 2, 6)
+    s.page(s.next(1.0), 1, 2, at=1.0)
+    assert s.nothing_due(1.9)
+    assert wanted(s.next(2.0)) == ("A/B", 3, 5, PAGE)
+
+
+def test_given_up_ids_are_not_asked_for_again_but_later_holes_are() -> None:
+    s = Script()
+    known = KnownIds()
+    known.add(*ids(1, 2, 6, 7))
+    s.plan.begin("A/B", known, [(3, 4)], 0.0)
+    assert wanted(s.next(1.0)) == ("A/B", 5, 5, 2)
+    s.see(9)
+    s.page(s.next(1.0), 5, 6, at=1.0)
+    assert wanted(s.next(2.0)) == ("A/B", 8, 8, 2)
+
+
+def test_what_the_topic_holds_joins_what_was_seen_before() -> None:
+    s = Script()
+    s.see(8, 9)
+    known = KnownIds()
+    known.add(*ids(1, 2, 3))
+    s.plan.begin("A/B", known, [], 0.0)
+    assert wanted(s.next(1.0)) == ("A/B", 4, 7, 5)
+
+
+def test_small_holes_go_first_and_then_old_ones() -> None:
+    s = Script()
+    s.see(0, 1000, symbol="LARGE")
+    s.see(50, 52, symbol="YOUNG")
+    s.see(10, 12, symbol="OLD")
+    order = []
+    for _ in range(3):
+        ask = s.next(5.0)
+        order.append(ask.symbol)
+        s.plan.put_off(ask, 100.0)
+    assert order == ["OLD", "YOUNG", "LARGE"]
+
+
+def test_a_hole_from_long_ago_is_left_to_a_backfill() -> None:
+    s = Script(Pace(horizon_us=100 * SECOND))
+    s.see(0, 200)
+    assert s.nothing_due(5.0)
+    s.see(202)
+    assert wanted(s.next(50.0))[1:3] == (201, 201)
+
+
+def test_a_refusal_gives_up_at_the_second_time() -> None:
+    s = Script()
+    s.see(1, 5)
+    s.see(3)
+    ask = s.next(1.0)
+    assert s.plan.refused(ask, "http_404", 1.0) == []
+    assert s.nothing_due(2.9)
+    ask = s.next(3.0)
+    assert s.plan.refused(ask, "http_404", 3.0) == [GivenUp("A/B", 2, 2, "http_404"), GivenUp("A/B", 4, 4, "http_404")]
+    assert s.plan.refused(ask, "http_404", 3.0) == []
+    assert s.nothing_due(1000.0)
+
+
+def test_answers_about_forgotten_symbols_change_nothing() -> None:
+    s = Script()
+    s.see(1, 5)
+    ask = s.next(1.0)
+    s.plan.keep(["C/D"])
+    assert s.page(ask, 2, 3, 4, at=1.0) == []
+    assert s.plan.refused(ask, "x", 1.0) == []
+    assert s.nothing_due(1000.0)
+
+
+def reconnect(s: Script, at: float = 0.0, now_us: int = NOW) -> None:
+    s.plan.reconnected(["A/B", "NEVER/SEEN"], now_us, at, BOUNDS)
+
+
+# To prove the stretch up to confirmed - smallest + 1 s, a request must be sent the largest delay and 1 s later than that.
+PROVED_AT = 2.0 + (BOUNDS.largest - BOUNDS.smallest) / SECOND
+
+
+def test_a_quiet_symbol_is_proved_quiet_after_a_reconnect() -> None:
+    s = Script()
+    s.see(-60)
+    reconnect(s)
+    assert s.nothing_due(PROVED_AT)
+    asked_us = NOW + round((PROVED_AT + 0.1) * SECOND)
+    ask = s.next(PROVED_AT + 0.1, asked_us)
+    assert wanted(ask) == ("A/B", -59, None, PAGE)
+    assert s.page(ask, at=3.0, full=False, asked_us=asked_us) == []
+    to_us = asked_us - BOUNDS.largest - SECOND
+    assert to_us >= NOW - BOUNDS.smallest + SECOND
+    assert s.plan.proofs(3.0, BOUNDS) == [Proof("A/B", time_of(-60), to_us)]
+    assert s.plan.proofs(3.0, BOUNDS) == []
+    assert s.nothing_due(1000.0)
+
+
+def test_what_the_page_brings_is_where_the_proof_begins() -> None:
+    s = Script()
+    s.see(-60)
+    reconnect(s)
+    ask = s.next(5.0, NOW + 5 * SECOND)
+    s.page(ask, -59, -58, at=5.0, full=False, asked_us=NOW + 5 * SECOND)
+    assert [p.from_us for p in s.plan.proofs(5.0, BOUNDS)] == [time_of(-58)]
+
+
+def test_full_pages_are_followed_by_others() -> None:
+    s = Script()
+    s.see(-60)
+    reconnect(s)
+    s.page(s.next(5.0), *range(-59, -49), at=5.0)
+    assert s.plan.proofs(5.0, BOUNDS) == []
+    assert wanted(s.next(5.0)) == ("A/B", -49, None, PAGE)
+
+
+def test_a_busy_symbol_needs_no_proof() -> None:
+    s = Script()
+    s.see(-3, -2)
+    reconnect(s)
+    s.see(-1, 0, 1, 2)
+    assert s.nothing_due(1000.0)
+
+
+def test_holes_are_filled_before_anything_is_proved() -> None:
+    s = Script()
+    s.see(-60)
+    reconnect(s)
+    s.see(-50)
+    ask = s.next(5.0, NOW + 5 * SECOND)
+    assert wanted(ask) == ("A/B", -59, -51, PAGE)
+    s.page(ask, *range(-59, -50), at=5.0)
+    assert wanted(s.next(5.0, NOW + 5 * SECOND)) == ("A/B", -49, None, PAGE)
+
+
+def test_a_hole_that_a_live_trade_shows_meanwhile_ends_the_proof() -> None:
+    s = Script()
+    s.see(-60)
+    reconnect(s)
+    ask = s.next(5.0, NOW + 5 * SECOND)
+    s.see(-40, at=5.0)
+    s.page(ask, at=5.1, full=False, asked_us=NOW + 5 * SECOND)
+    assert s.plan.proofs(5.1, BOUNDS) == []
+
+
+def test_a_request_that_was_too_early_proves_less_and_is_repeated() -> None:
+    s = Script()
+    s.see(-60)
+    s.plan.reconnected(["A/B"], NOW, 0.0, None)  # no live trade yet: ask for the data, prove later
+    ask = s.plan.next(1.0, NOW + SECOND, None)
+    assert ask is not None
+    s.page(ask, at=1.0, full=False, asked_us=NOW + SECOND)
+    assert s.plan.next(2.0, NOW + SECOND, None) is None
+    to_us = NOW - BOUNDS.largest
+    assert s.plan.proofs(2.0, BOUNDS) == [Proof("A/B", time_of(-60), to_us)]
+    missing = (NOW - BOUNDS.smallest + SECOND - to_us) / SECOND
+    assert s.nothing_due(2.0 + missing)
+    ask = s.next(2.0 + missing + 0.11)
+    s.page(ask, at=5.0, full=False, asked_us=NOW + 4 * SECOND)
+    assert [p.to_us for p in s.plan.proofs(5.0, BOUNDS)] == [NOW + 3 * SECOND - BOUNDS.largest]
+    assert s.nothing_due(1000.0)
+
+
+def test_a_symbol_that_was_silent_beyond_the_horizon_is_left_alone() -> None:
+    s = Script(Pace(horizon_us=10 * SECOND))
+    s.see(-60)
+    reconnect(s)
+    assert s.nothing_due(1000.0)
+
+
+def test_a_refused_question_for_news_is_dropped() -> None:
+    s = Script()
+    s.see(-60)
+    reconnect(s)
+    assert s.plan.refused(s.next(5.0), "x", 5.0) == []
+    assert s.nothing_due(1000.0)
+
+
+def test_a_full_page_without_news_is_not_asked_for_in_a_hurry() -> None:
+    s = Script()
+    s.see(-60)
+    reconnect(s)
+    s.page(s.next(5.0), -60, at=5.0)
+    assert s.nothing_due(5.9)
+    assert s.next(6.0).wanted.first_id == -59
