@@ -22,11 +22,12 @@ from rich.text import Text
 
 from cli.logs import configure_logs
 from cli.screen import say
-from config.run_file import change_pids, update_run
+from config.run_file import change_pids, read_run, update_run
 from config.settings import METRICS_OFF, Settings, load_settings
 from connectors.feed_process import FeedProcess
 from connectors.instruments import find_exchange, load_instruments
 from connectors.spill_folders import open_spills
+from connectors.topics.base import TopicLog
 from connectors.topics.registry import open_topics
 from market.errors import ConfigError
 from market.instrument import Instruments
@@ -59,7 +60,7 @@ def feed(exchanges: Sequence[str], name: str | None) -> None:
     listed = _chosen(load_instruments(settings), exchanges)
     name = _name(name)
     spills = open_spills(settings.home / "feed", name)
-    topics = open_topics(settings.topics_url, **settings.topic_options())
+    topics = open_log(settings)
     process = FeedProcess(
         f"{name}-{int(time.time()):x}",
         topics,
@@ -68,6 +69,7 @@ def feed(exchanges: Sequence[str], name: str | None) -> None:
         spill_bytes=settings.feed_spill_limit * _MEGABYTE,
         venues_url=settings.venues_url,
         now_us=now_us,
+        open_log=lambda: open_log(settings),
     )
     try:
         with _announced(settings, name, process):
@@ -78,6 +80,11 @@ def feed(exchanges: Sequence[str], name: str | None) -> None:
         spills.close()
     if not emptied:
         say(f"{waiting.spill_bytes:,} bytes wait in {settings.home / 'feed'}: the next `k2 feed` of this home writes them")
+
+
+def open_log(settings: Settings) -> TopicLog:
+    """Return the raw topics; nothing is connected yet."""
+    return open_topics(settings.topics_url, **settings.topic_options())
 
 
 def keep_pandas_out() -> None:
@@ -126,8 +133,9 @@ def _announced(settings: Settings, name: str, process: FeedProcess) -> Iterator[
         url = f"http://{host}:{server.server_port}/metrics"
     own = os.getpid()
     try:
-        change_pids(settings.home, "feed", lambda pids: [*(p for p in pids if Path(f"/proc/{p}").exists() and p != own), own])
-        update_run(settings.home, topics=settings.topics_url, feeds={name: {"pid": own, "metrics": url}})
+        change_pids(settings.home, "feed", lambda pids: [*(p for p in pids if _lives(p) and p != own), own])
+        killed = {other: None for other, entry in read_run(settings.home).get("feeds", {}).items() if not _lives(entry["pid"])}
+        update_run(settings.home, topics=settings.topics_url, feeds={**killed, name: {"pid": own, "metrics": url}})
         log.info("feed_started", name=name, metrics=url)
         yield
     finally:
@@ -136,6 +144,10 @@ def _announced(settings: Settings, name: str, process: FeedProcess) -> Iterator[
         if server is not None:
             server.shutdown()
             server.server_close()
+
+
+def _lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 async def _run(process: FeedProcess, settings: Settings, listed: Mapping[str, Instruments], exchanges: Sequence[str]) -> bool:

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeVar
 
 import structlog
 
-from connectors.feed import Feed, Refills
+from connectors.feed import Feed
 from connectors.feed_metrics import FeedCounts, Latency
 from connectors.outbox import Outbox
 from connectors.raw_writer import ensure_topic
+from connectors.refill import Refiller
+from connectors.rest import RestClient
 from connectors.spill_folders import SpillFolders
+from connectors.topic_tail import Tail, read_tail
 from connectors.topics.base import TopicLog
-from connectors.venue_urls import websocket_url
+from connectors.venue_urls import rest_url, websocket_url
 from connectors.venues.base import Venue
 from connectors.venues.registry import venue
 from connectors.websocket import Driver
@@ -36,29 +40,7 @@ LEFT_OVER_S: Final = 30.0
 STOP_S: Final = 10.0
 _RETRY_S: Final = 1.0
 
-
-class Refiller(Refills, Protocol):
-    """The refill of one exchange."""
-
-    async def run(self) -> None:
-        """Fetch what is missing, until `stop`."""
-
-    async def change(self, instruments: Instruments) -> None:
-        """List these instruments from now on."""
-
-    async def stop(self) -> None:
-        """End; returns when nothing more is put."""
-
-    def counted(self) -> Mapping[str, int]:
-        """Return counts by metric name."""
-
-
-RefillerFor = Callable[[Venue, Instruments, Feed], Coroutine[Any, Any, Refiller | None]]
-
-
-async def no_refiller(_venue: Venue, _instruments: Instruments, _feed: Feed) -> Refiller | None:
-    """Ask for nothing again."""
-    return None
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
@@ -67,7 +49,7 @@ class _Running:
 
     feed: Feed
     driver: Driver
-    refiller: Refiller | None
+    refiller: Refiller
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
 
@@ -82,7 +64,7 @@ class FeedProcess:
         spill_bytes: how many may.
         venues_url: stands in for the venues; empty: they themselves.
         now_us: wall clock, epoch µs.
-        refiller_for: builds the refill of an exchange.
+        open_log: opens the log once more, to read what a topic ends with while the other is written.
     """
 
     def __init__(
@@ -95,14 +77,14 @@ class FeedProcess:
         spill_bytes: int,
         venues_url: str,
         now_us: Callable[[], int],
-        refiller_for: RefillerFor = no_refiller,
+        open_log: Callable[[], TopicLog],
     ) -> None:
         self.name = name
         self.counts: dict[str, FeedCounts] = {}
         self.latency = Latency(now_us)
         self.outbox = Outbox(topics, spills.own, spills.older, spill_bytes=spill_bytes, written=self.latency)
         self._topics, self._partitions, self._venues_url = topics, partitions, venues_url
-        self._now_us, self._refiller_for = now_us, refiller_for
+        self._now_us, self._open_log = now_us, open_log
         self._running: dict[str, _Running] = {}
         self._flush_due: asyncio.TimerHandle | None = None
         self._changing = asyncio.Lock()
@@ -150,8 +132,7 @@ class FeedProcess:
                     await self._begin_exchange(exchange, instruments)
                 else:
                     running.feed.change(instruments)
-                    if running.refiller is not None:
-                        await running.refiller.change(instruments)
+                    running.refiller.change(instruments)
                     await running.driver.change(instruments.listed)
 
     async def _begin(self, listed: Mapping[str, Instruments]) -> None:
@@ -167,29 +148,52 @@ class FeedProcess:
 
     async def _begin_exchange(self, exchange: str, instruments: Instruments) -> None:
         found = venue(exchange)
-        partitions = await self._topic(exchange)
+        partitions = await self._patiently(exchange, lambda: self._ensured(exchange))
         counts = self.counts.setdefault(exchange, FeedCounts())
         feed = Feed(found, instruments, partitions, self.outbox, now_us=self._now_us, counts=counts, wake=self._wake)
         await asyncio.to_thread(feed.warm_up)
-        refiller = await self._refiller_for(found, instruments, feed)
-        if refiller is not None:
-            feed.refills, counts.refill = refiller, refiller.counted
+        refiller = self._refiller(found, instruments, feed)
+        feed.refills, counts.refill = refiller, refiller.counted
+        refiller.begin(await self._patiently(exchange, lambda: self._tail(found, instruments)))
         if found.feed is None:
             raise ConfigError(f"{exchange} has no live feed")
         url = websocket_url(found.feed.websocket_url, exchange, self._venues_url)
         driver = Driver(found, feed, url=url, feed_name=self.name, now_us=self._now_us)
         running = self._running[exchange] = _Running(feed, driver, refiller)
         self._spawn(running, driver.run(instruments.listed))
-        if refiller is not None:
-            self._spawn(running, refiller.run())
+        self._spawn(running, refiller.run())
 
-    async def _topic(self, exchange: str) -> int:
-        # The partition count of the topic, which is created unless it exists; waits for a log that cannot be reached.
+    def _refiller(self, found: Venue, instruments: Instruments, feed: Feed) -> Refiller:
+        client = None
+        if found.rest is not None:
+            client = RestClient(rest_url(found.rest.rest_url, found.exchange, self._venues_url), found.rest, now_us=self._now_us)
+        return Refiller(
+            found,
+            instruments,
+            client,
+            feed=f"{found.exchange}-{self.name}",
+            put=feed.put,
+            bounds=lambda: feed.delays.settled(self._now_us()),
+            now_us=self._now_us,
+            random=random.random,
+        )
+
+    def _tail(self, found: Venue, instruments: Instruments) -> Tail:
+        topics = self._open_log()
+        try:
+            return read_tail(topics, found, instruments)
+        finally:
+            topics.close()
+
+    def _ensured(self, exchange: str) -> int:
+        return self._topics.partitions(ensure_topic(self._topics, exchange, self._partitions))
+
+    async def _patiently(self, exchange: str, call: Callable[[], Result]) -> Result:
+        # In a thread, for as long as the log cannot be reached.
         said = False
         while True:
             try:
-                topic = await asyncio.to_thread(ensure_topic, self._topics, exchange, self._partitions)
-                return await asyncio.to_thread(self._topics.partitions, topic)
+                return await asyncio.to_thread(call)
             except TransientError as error:
                 if not said:
                     log.warning("topic_unreachable", exchange=exchange, error=str(error))
@@ -219,9 +223,10 @@ class FeedProcess:
     async def _end_exchange(self, exchange: str) -> None:
         running = self._running.pop(exchange)
         await running.driver.stop()
-        if running.refiller is not None:
-            await running.refiller.stop()
+        for task in running.tasks:
+            task.cancel()
         await asyncio.gather(*running.tasks, return_exceptions=True)
+        await running.refiller.stop()
         running.feed.flush()
 
     async def _watch(self) -> None:
