@@ -15,6 +15,7 @@ from typing import Final
 
 import numpy as np
 
+from market.errors import ConfigError
 from simulator.block import Bools, Ints, Rows, runs
 from simulator.clock import SECOND_US
 from simulator.exchange import Disturbance, Exchange
@@ -49,8 +50,17 @@ class Injector:
             self.add(fault)
 
     def add(self, fault: Fault) -> None:
-        """Let a fault happen at its moment, or now if that is past."""
-        for one in everywhere(fault, list(self._exchanges)):
+        """Let a fault happen at its moment, or now if that is past.
+
+        Raises:
+            ConfigError: no venue it is about lists a symbol that it names.
+        """
+        places = everywhere(fault, list(self._exchanges))
+        listed = {tape.listing.canonical for one in places for tape in self._exchanges[one.exchange].tape.symbols}
+        for symbol in fault.symbols:
+            if symbol not in listed:
+                raise ConfigError(f"fault {fault.kind}: {fault.exchange or 'no exchange'} lists no {symbol!r}")
+        for one in places:
             at_us = round(one.at * SECOND_US)
             heapq.heappush(self._waiting, (at_us, next(self._numbers), one))
             if one.kind is FaultKind.CLOCK_OFFSET:
@@ -233,8 +243,7 @@ class _Malformed:
         how = self._record.fault.option("how")
         if how == "truncated" or (how == "both" and self._random.random() < 0.5):
             return text_frame(payload[: self._random.randint(1, len(payload) - 1)])
-        at = self._random.randint(1, len(payload) - 1)
-        return text_frame(payload[:at] + b"}" + payload[at:])
+        return text_frame(self._random.choice((payload.replace(b'"', b"", 1), payload + b"}", payload.replace(b":", b":,", 1))))
 
 
 def _fragment(record: FaultRecord, exchange: Exchange, random: Random) -> Finish:
