@@ -27,10 +27,10 @@ from market.errors import InvariantViolation, PipelineError, TransientError
 
 log = structlog.get_logger()
 
-MEMORY_BYTES: Final = 32 << 20
+MEMORY_BYTES: Final = 16 << 20
 SPILL_BYTES: Final = 4 << 30
 _TAKE_RECORDS: Final = 20_000
-_TAKE_BYTES: Final = 8 << 20
+_TAKE_BYTES: Final = 4 << 20
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
 _LOOK_S: Final = 0.02  # how often `room` looks
