@@ -60,17 +60,20 @@ class SimulatorConfig:
                 raise ConfigError(f"no exchange called {name!r} can be simulated (known: {', '.join(EXCHANGES)})")
         if not self.exchanges:
             raise ConfigError("nothing to simulate: name an exchange")
+        self._check_parts()
+        if isinstance(self.symbols, int) and not 1 <= self.symbols <= 2000:
+            raise ConfigError(f"symbols must be 1 to 2000, not {self.symbols}")
+        for name, value in (("rate", self.rate), ("speed", self.speed), ("tick_seconds", self.tick_seconds)):
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} must be more than 0, not {value}")
+
+    def _check_parts(self) -> None:
         for fault in self.faults:
             if fault.exchange and fault.exchange not in self.exchanges:
                 raise ConfigError(f"fault {fault.kind}: {fault.exchange} is not simulated (only {', '.join(self.exchanges)})")
         for name, listed in self.symbols.items() if isinstance(self.symbols, Mapping) else ():
             if not listed:
                 raise ConfigError(f"{name} lists no symbol")
-        if isinstance(self.symbols, int) and not 1 <= self.symbols <= 2000:
-            raise ConfigError(f"symbols must be 1 to 2000, not {self.symbols}")
-        for name, value in (("rate", self.rate), ("speed", self.speed), ("tick_seconds", self.tick_seconds)):
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} must be more than 0, not {value}")
 
     def symbols_of(self, exchange: str) -> int | tuple[str, ...]:
         """Return how many symbols the generator lists at an exchange, or which."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from typing import Any
 
 from simulator.exchange import Conditions
@@ -141,7 +142,7 @@ def test_candles_hold_empty_minutes_and_the_running_one() -> None:
     venue.run(600, tick=5)
     answer = venue.rest("/0/public/OHLC", pair="XBTUSD", interval="1")["result"]
     rows = answer["XXBTZUSD"]
-    assert [b[0] - a[0] for a, b in zip(rows, rows[1:], strict=False)] == [60] * (len(rows) - 1)
+    assert [b[0] - a[0] for a, b in pairwise(rows)] == [60] * (len(rows) - 1)
     assert answer["last"] == rows[-2][0]
     assert rows[-1][0] == (START_US // 1_000_000 + 600) // 60 * 60
     empty = [n for n, row in enumerate(rows) if row[7] == 0]

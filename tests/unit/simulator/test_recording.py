@@ -123,7 +123,7 @@ def test_files_without_trades_are_refused(tmp_path: Path) -> None:
         Recording([tmp_path / "missing"], Binance.recorded, once=True)
     damaged = tmp_path / "damaged.gz"
     damaged.write_bytes((DATA / "kraken" / FILES["kraken"][0]).read_bytes()[:2000])
-    with pytest.raises(ConfigError, match="damaged.gz"):
+    with pytest.raises(ConfigError, match=r"damaged\.gz"):
         Recording([damaged], Kraken.recorded, once=True)
     strange = tmp_path / "strange"
     strange.write_text('{"e":"trade","s":"BTCUSDT"}\n')
