@@ -51,7 +51,7 @@ async def subscribe(sim: Simulator, exchange: str) -> ClientConnection:
         "kraken": ("/kraken/v2", {"method": "subscribe", "params": {"channel": "trade", "symbol": ["BTC/USD"], "snapshot": False}}),
         "coinbase": ("/coinbase/", {"type": "subscribe", "product_ids": ["BTC-USD"], "channel": "market_trades"}),
     }[exchange]
-    client = await connect(socket_url(sim, path), ping_interval=None)
+    client = await connect(socket_url(sim, path), ping_interval=None, max_queue=None)
     await client.send(json.dumps(message))
     return client
 
@@ -143,8 +143,8 @@ def test_several_clients_have_subscriptions_of_their_own() -> None:
     async def scenario() -> None:
         async with simulated(exchanges=("binance",)) as sim:
             async with (
-                connect(socket_url(sim, "/binance/stream?streams=btcusdt@trade")) as first,
-                connect(socket_url(sim, "/binance/ws/ethusdt@trade")) as second,
+                connect(socket_url(sim, "/binance/stream?streams=btcusdt@trade"), max_queue=None) as first,
+                connect(socket_url(sim, "/binance/ws/ethusdt@trade"), max_queue=None) as second,
             ):
                 for _ in range(20):
                     assert json.loads(await first.recv())["stream"] == "btcusdt@trade"
@@ -298,7 +298,7 @@ def test_the_books_are_on_the_same_port() -> None:
 
 def test_two_runs_of_one_seed_trade_the_same() -> None:
     async def traded() -> list[Any]:
-        async with simulated(trades=900, start_us=START_US, seed=5, faults=(parse_fault("lost@0.2:count=4"),)) as sim:
+        async with simulated(trades=900, start_us=START_US, seed=5, speed=4.0, faults=(parse_fault("lost@0.2:count=4"),)) as sim:
             await sim.ended()
             return [sim.books.trades(name, symbol).to_pylist() for name, symbol in SYMBOLS.items()]
 
