@@ -37,7 +37,7 @@ FLUSH_S: Final = 0.006
 OBSERVE_S: Final = 0.25
 MARK_S: Final = 1.0
 LEFT_OVER_S: Final = 30.0
-STOP_S: Final = 10.0
+STOP_S: Final = 5.0
 _RETRY_S: Final = 1.0
 
 Result = TypeVar("Result")
