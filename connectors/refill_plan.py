@@ -82,11 +82,12 @@ class _Symbol:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One page to ask for, and why."""
+    """One page to ask for, and why; `beside`: other holes that it may hold."""
 
     symbol: str
     wanted: Wanted
     job: _Hole | _Newer
+    beside: tuple[_Hole, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ class RefillPlan:
         if newest is None:
             return
         for hole in [hole for hole in symbol.holes if hole.due <= at]:
-            ask = self._ask_for_hole(name, symbol, hole)
+            ask = self._ask_for_hole(name, symbol, hole, at)
             if ask is not None:
                 yield (hole.last - hole.first >= _SMALL_PAGES * self._page_rows, ask.wanted.after_us), ask
         newer = symbol.newer
@@ -179,8 +180,9 @@ class RefillPlan:
         wanted = Wanted(first_id=newest.last + 1, last_id=None, after_us=newest.last_time, rows=self._page_rows)
         yield (False, newest.last_time), Ask(name, wanted, newer)
 
-    def _ask_for_hole(self, name: str, symbol: _Symbol, hole: _Hole) -> Ask | None:
-        # What became known is taken off both ends; parts in the middle come again with the page.
+    def _ask_for_hole(self, name: str, symbol: _Symbol, hole: _Hole, at: float) -> Ask | None:
+        # What became known is taken off both ends; parts in the middle come again with the page. Requests are scarcer than
+        # bytes: the page is made long enough for the holes that follow.
         missing = symbol.known.missing(hole.first, hole.last)
         below = symbol.known.below(missing[0][0]) if missing else None
         newest = symbol.known.newest
@@ -192,10 +194,13 @@ class RefillPlan:
             symbol.holes.remove(hole)
             insort(symbol.left, (hole.first, hole.last))
             return None
-        need = hole.last - hole.first + 2  # one more, which is known: a page that holds it has passed all the others
+        end = hole.first + self._page_rows - 1
+        beside = tuple(h for h in symbol.holes if h is not hole and h.due <= at and h.first > hole.first and h.last < end)
+        # One more, which is known: a page that holds it has passed all the others.
+        need = max(h.last for h in (hole, *beside)) - hole.first + 2
         rows = self._page_rows if hole.passed or hole.behind else min(need, self._page_rows)
         after_us = below.last_time - hole.passed * _STEP_US
-        return Ask(name, Wanted(first_id=hole.first, last_id=hole.last, after_us=after_us, rows=rows), hole)
+        return Ask(name, Wanted(first_id=hole.first, last_id=hole.last, after_us=after_us, rows=rows), hole, beside)
 
     def answered(self, ask: Ask, ids: Int64s, times: Int64s, *, is_full: bool, asked_us: int, at: float) -> tuple[int, list[GivenUp]]:
         """Take a page.
@@ -216,7 +221,9 @@ class RefillPlan:
             return 0, []
         new = self.observed(ask.symbol, ids, times, at)
         if isinstance(ask.job, _Hole):
-            return new, self._after_hole(ask.symbol, symbol, ask.job, int(ids.max()) if len(ids) else -1, at)
+            top = int(ids.max()) if len(ids) else -1
+            holes = [ask.job, *(hole for hole in ask.beside if hole.last <= top)]
+            return new, [part for hole in holes for part in self._after_hole(ask.symbol, symbol, hole, top, at)]
         newest = symbol.known.newest
         if is_full:
             ask.job.due = at if new else at + self._pace.settle_seconds

@@ -176,6 +176,21 @@ def test_small_holes_go_first_and_then_old_ones() -> None:
     assert order == ["OLD", "YOUNG", "LARGE"]
 
 
+def test_one_page_serves_the_holes_that_follow() -> None:
+    s = Script()
+    s.see(0, 3, 6, 8, 30, 32)
+    ask = s.next(1.0)
+    assert wanted(ask) == ("A/B", 1, 2, 8)
+    assert s.page(ask, 1, 3, 4, 6, 8, at=1.0) == []
+    assert wanted(s.next(1.0)) == ("A/B", 9, 29, PAGE)  # 2, 5 and 7 were passed by
+    s.see(*range(9, 30), 31, at=1.0)
+    ask = s.next(3.0)
+    assert wanted(ask) == ("A/B", 2, 2, PAGE)
+    s.page(ask, 3, 4, 6, *range(8, 12), at=3.0)
+    assert s.plan.waiting_ids() == 3
+    assert s.page(s.next(7.0), 3, 4, 6, 8, at=7.0) == [GivenUp("A/B", n, n, "not_at_venue") for n in (2, 5, 7)]
+
+
 def test_a_hole_from_long_ago_is_left_to_a_backfill() -> None:
     s = Script(Pace(horizon_us=100 * SECOND))
     s.see(0, 200)
