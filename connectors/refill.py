@@ -138,10 +138,12 @@ class Refiller:
         if self._venue.contiguous_ids and self._client is not None:
             self._plan.reconnected(symbols, self._now_us(), self._clock(), self._bounds())
 
-    def change(self, instruments: Instruments) -> None:
-        """List these instruments from now on."""
+    def change(self, instruments: Instruments) -> frozenset[str]:
+        """List these instruments from now on; return the symbols that are new, whose tail `begin` should be given."""
+        new = frozenset(instruments.by_canonical) - frozenset(self._instruments.by_canonical)
         self._instruments = instruments
         self._plan.keep(instruments.by_canonical)
+        return new
 
     def counted(self) -> Mapping[str, int]:
         """Return the counts by name."""

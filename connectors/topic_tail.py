@@ -7,7 +7,7 @@ symbol, or to a bound.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,13 +38,22 @@ class Tail:
     given_up: dict[str, list[Range]] = field(default_factory=dict)
 
 
-def read_tail(log: TopicLog, venue: Venue, instruments: Instruments, *, at_least: int = AT_LEAST, at_most: int = AT_MOST) -> Tail:
+def read_tail(
+    log: TopicLog,
+    venue: Venue,
+    instruments: Instruments,
+    symbols: Container[str] | None = None,
+    *,
+    at_least: int = AT_LEAST,
+    at_most: int = AT_MOST,
+) -> Tail:
     """Return what the end of the exchange's raw topic holds; blocks, so call it in a thread.
 
     Args:
         log: the topic log.
         venue: decodes.
-        instruments: whose symbols are looked for.
+        instruments: what is listed.
+        symbols: the canonical symbols that are looked for; None: all that are listed.
         at_least: records of each partition that are read in any case, so that what the last feed missed is found.
         at_most: records of each partition after which symbols that were not found are left alone.
 
@@ -57,7 +66,7 @@ def read_tail(log: TopicLog, venue: Venue, instruments: Instruments, *, at_least
     starts, ends = log.start_offsets(topic), log.end_offsets(topic)
     generation = log.generation(topic)
     for partition, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        reading = _Partition(venue, instruments, generation, partition, len(ends))
+        reading = _Partition(venue, instruments, generation, partition, len(ends), symbols)
         if not reading.wanted:
             continue
         for records in _backwards(log, topic, partition, start, end):
@@ -104,11 +113,14 @@ class _Partition:
     behind that frame. Below it, ids of a refill or a snapshot only show that older records have been left unread.
     """
 
-    def __init__(self, venue: Venue, instruments: Instruments, generation: str, partition: int, partitions: int) -> None:
+    def __init__(
+        self, venue: Venue, instruments: Instruments, generation: str, partition: int, partitions: int, symbols: Container[str] | None
+    ) -> None:
         self._venue, self._instruments = venue, instruments
         self._generation, self._partition = generation, partition
-        mine = [code for code, i in enumerate(instruments.listed) if partition_of(i.canonical, partitions) == partition]
-        self.wanted = set(mine)  # codes of which no live trade was found
+        here = [code for code, i in enumerate(instruments.listed) if partition_of(i.canonical, partitions) == partition]
+        self._mine = frozenset(code for code in here if symbols is None or instruments.listed[code].canonical in symbols)
+        self.wanted = set(self._mine)  # codes of which no live trade was found
         self.lowest = 1 << 62
         self._known: dict[int, KnownIds] = {}
         self._floor: dict[int, int] = {}
@@ -120,7 +132,7 @@ class _Partition:
         batch = RawBatch(self._venue.exchange, topic_name(self._venue.exchange), self._partition, self._generation, end, records)
         trades = self._venue.decode(batch, self._instruments).trades
         live = ~trades.is_snapshot & pc.equal(records.column("source"), "live").fill_null(True).to_numpy(zero_copy_only=False)[trades.row]
-        for code in np.unique(trades.symbol).tolist():
+        for code in self._mine.intersection(np.unique(trades.symbol).tolist()):
             mine = trades.symbol == code
             self._known.setdefault(code, KnownIds()).add(trades.trade_id[mine], trades.time_us[mine])
             found = trades.trade_id[mine & live]

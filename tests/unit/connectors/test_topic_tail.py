@@ -63,6 +63,12 @@ def test_the_last_ids_of_every_symbol_are_found(log: TopicLog) -> None:
     assert newest.last_time == (f.NOW_MS + 11) * 1000
 
 
+def test_symbols_that_are_not_looked_for_are_left_out(log: TopicLog) -> None:
+    write(log, [*live("BTC/USDT", 5), *live("ETH/USDT", 7)])
+    assert list(read_tail(log, BINANCE, LISTED, {"ETH/USDT"}).known) == ["ETH/USDT"]
+    assert read_tail(log, BINANCE, LISTED, ()).known == {}
+
+
 def test_refills_and_what_was_given_up_count(log: TopicLog) -> None:
     bad = Outgoing("BTC/USDT", b"{}", f.NOW_US, kind="unfillable")
     write(log, [*live("BTC/USDT", 1, 2, 6, 10), refill("BTC/USDT", 3, 4), given_up("BTC/USDT", 7, 9), bad, given_up("XRP/USDT", 1, 2)])
