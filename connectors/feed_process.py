@@ -11,6 +11,7 @@ import contextlib
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -132,7 +133,9 @@ class FeedProcess:
                     await self._begin_exchange(exchange, instruments)
                 else:
                     running.feed.change(instruments)
-                    running.refiller.change(instruments)
+                    new = running.refiller.change(instruments)
+                    if new:  # some of them may have been fed before
+                        running.refiller.begin(await self._patiently(exchange, partial(self._tail, venue(exchange), instruments, new)))
                     await running.driver.change(instruments.listed)
 
     async def _begin(self, listed: Mapping[str, Instruments]) -> None:
@@ -154,7 +157,7 @@ class FeedProcess:
         await asyncio.to_thread(feed.warm_up)
         refiller = self._refiller(found, instruments, feed)
         feed.refills, counts.refill = refiller, refiller.counted
-        refiller.begin(await self._patiently(exchange, lambda: self._tail(found, instruments)))
+        refiller.begin(await self._patiently(exchange, partial(self._tail, found, instruments)))
         if found.feed is None:
             raise ConfigError(f"{exchange} has no live feed")
         url = websocket_url(found.feed.websocket_url, exchange, self._venues_url)
@@ -178,10 +181,10 @@ class FeedProcess:
             random=random.random,
         )
 
-    def _tail(self, found: Venue, instruments: Instruments) -> Tail:
+    def _tail(self, found: Venue, instruments: Instruments, symbols: frozenset[str] | None = None) -> Tail:
         topics = self._open_log()
         try:
-            return read_tail(topics, found, instruments)
+            return read_tail(topics, found, instruments, symbols)
         finally:
             topics.close()
 
