@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test prove bench check clean
+.PHONY: setup demo live test prove bench check clean
 
 setup: $(STAMP)
 
@@ -18,6 +18,9 @@ $(STAMP): constraints.txt pyproject.toml
 
 demo: setup
 	$(BIN)/k2 demo $(if $(ONCE),--once)
+
+live: setup
+	$(BIN)/k2 live
 
 check: setup
 	$(BIN)/ruff check .

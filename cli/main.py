@@ -247,6 +247,14 @@ def simulate(
 
 
 @app.command()
+def live() -> None:
+    """Feed from the real exchanges and run the flow, as supervised processes with one console; Ctrl-C stops all."""
+    from cli import live as command
+
+    command.live()
+
+
+@app.command()
 def demo(*, once: Annotated[bool, typer.Option("--once", help="stop at the end of the recordings")] = False) -> None:
     """Load real recordings, run the flow, print a summary and a candle chart; then follow the topics until Ctrl-C.
 
