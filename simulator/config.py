@@ -11,7 +11,8 @@ from market.errors import ConfigError
 from simulator.exchange import Conditions
 from simulator.faults import Fault
 
-EXCHANGES = ("binance", "kraken", "coinbase")
+EXCHANGES = ("binance", "kraken", "coinbase")  # simulated unless told otherwise
+KNOWN = (*EXCHANGES, "binance_usdm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +57,8 @@ class SimulatorConfig:
         named = {*self.exchanges, *self.clock_offsets, *self.recordings, *(f.exchange for f in self.faults if f.exchange)}
         named |= set(self.symbols) if isinstance(self.symbols, Mapping) else set()
         for name in sorted(named):
-            if name not in EXCHANGES:
-                raise ConfigError(f"no exchange called {name!r} can be simulated (known: {', '.join(EXCHANGES)})")
+            if name not in KNOWN:
+                raise ConfigError(f"no exchange called {name!r} can be simulated (known: {', '.join(KNOWN)})")
         if not self.exchanges:
             raise ConfigError("nothing to simulate: name an exchange")
         self._check_parts()

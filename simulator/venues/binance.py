@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Final
 
 from simulator.block import IS_BUY, Rows
@@ -30,7 +31,6 @@ INTERVALS_US: Final = {
     for name in ["1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d"]
 }
 _QUOTES: Final = ("USDT", "USDC", "FDUSD", "TUSD", "BTC", "ETH", "BNB", "EUR", "TRY", "BRL", "JPY")
-_WEIGHTS: Final = {"historicalTrades": 25.0, "trades": 25.0, "klines": 2.0, "exchangeInfo": 20.0}
 
 
 class Binance(Exchange):
@@ -45,7 +45,10 @@ class Binance(Exchange):
     requests = (6000, 60.0)
     sockets: ClassVar[tuple[str, ...]] = ("/ws", "/stream")
     api: ClassVar[str] = "/api/v3/"
-    tail: ClassVar[str] = ',"M":true}'
+    width: ClassVar[int] = 8  # decimals of prices and quantities on the wire; 0: as many as the symbol has
+    most_rows: ClassVar[int] = 1000  # of a page of trades
+    row_tail: ClassVar[str] = ',"isBestMatch":true}'
+    weights: ClassVar[Mapping[str, float]] = {"historicalTrades": 25.0, "trades": 25.0, "klines": 2.0, "exchangeInfo": 20.0}
 
     def symbol_of(self, tape: SymbolTape) -> str:
         """Return `BTCUSDT`."""
@@ -159,24 +162,36 @@ class Binance(Exchange):
 
     def frames(self, rows: Rows, *, combined: bool, micro: bool = False) -> list[bytes]:
         """Return the frames of trades, ready to be written."""
-        heads = [f'{{"stream":"{symbol.lower()}@trade","data":' if combined else "" for symbol in self.symbols]
-        end = self.tail + ("}" if combined else "")
-        unit = 1 if micro else 1000
-        texts = [
-            f'{heads[s]}{{"e":"trade","E":{(time + push) // unit},"s":"{self.symbols[s]}","t":{number},"p":"{p}","q":"{q}",'
-            f'"T":{time // unit},"m":{"false" if flags & IS_BUY else "true"}{end}'
-            for s, number, time, push, p, q, flags in self._told(rows)
-        ]
+        texts = self.event_texts(rows, 1 if micro else 1000)
+        if combined:
+            heads = self._heads
+            texts = [f"{heads[s]}{text}}}" for s, text in zip(rows.symbol.tolist(), texts, strict=True)]
         return [text_frame(text.encode()) for text in texts]
 
-    def _told(self, rows: Rows) -> list[tuple[int, int, int, int, str, str, int]]:
-        # The columns as values, prices and quantities as text of 8 decimals.
-        scales = [(10**t.listing.price_decimals, 10**t.listing.lot_decimals) for t in self.tape.symbols]
-        pads = [("0" * (_WIDTH - t.listing.price_decimals), "0" * (_WIDTH - t.listing.lot_decimals)) for t in self.tape.symbols]
-        forms = [
-            (f"%d.%0{t.listing.price_decimals}d{pad[0]}", f"%d.%0{t.listing.lot_decimals}d{pad[1]}")
-            for t, pad in zip(self.tape.symbols, pads, strict=True)
+    def event_texts(self, rows: Rows, unit: int) -> list[str]:
+        """Return the events of trades; times in units of so many µs."""
+        symbols = self.symbols
+        return [
+            f'{{"e":"trade","E":{(time + push) // unit},"s":"{symbols[s]}","t":{number},"p":"{p}","q":"{q}",'
+            f'"T":{time // unit},"m":{"false" if flags & IS_BUY else "true"},"M":true}}'
+            for s, number, time, push, p, q, flags in self.told(rows)
         ]
+
+    @cached_property
+    def _heads(self) -> list[str]:
+        return [f'{{"stream":"{symbol.lower()}@trade","data":' for symbol in self.symbols]
+
+    @cached_property
+    def _forms(self) -> tuple[list[tuple[int, int]], list[tuple[str, str]]]:
+        # By symbol: the units of price and quantity, and how both are written.
+        decimals = [(tape.listing.price_decimals, tape.listing.lot_decimals) for tape in self.tape.symbols]
+        pads = [tuple("0" * (self.width - digits) for digits in both) for both in decimals]
+        forms = [(f"%d.%0{d[0]}d{pad[0]}", f"%d.%0{d[1]}d{pad[1]}") for d, pad in zip(decimals, pads, strict=True)]
+        return [(10**price, 10**lot) for price, lot in decimals], forms
+
+    def told(self, rows: Rows) -> list[tuple[int, int, int, int, str, str, int]]:
+        """Return symbol, id, time, push, price, quantity, flags of trades; prices and quantities as the venue writes them."""
+        scales, forms = self._forms
         return [
             (s, number, time, push, forms[s][0] % divmod(p, scales[s][0]), forms[s][1] % divmod(q, scales[s][1]), flags)
             for s, number, time, push, p, q, flags in columns(
@@ -209,7 +224,7 @@ class Binance(Exchange):
 
     def weight(self, path: str) -> float:
         """Return the weight of a request."""
-        return _WEIGHTS.get(path.rpartition("/")[2], 1.0)
+        return self.weights.get(path.rpartition("/")[2], 1.0)
 
     def too_many(self, seconds: float) -> Reply:
         """Answer 429."""
@@ -226,7 +241,9 @@ class Binance(Exchange):
         if name == "time":
             return json_reply({"serverTime": self.now_us() // 1000})
         if name == "exchangeInfo":
-            return json_reply({"timezone": "UTC", "serverTime": self.now_us() // 1000, "symbols": self._listed()})
+            return json_reply(
+                {"timezone": "UTC", "serverTime": self.now_us() // 1000, "symbols": [self.listed_as(n) for n in range(len(self.symbols))]}
+            )
         if name not in ("historicalTrades", "trades", "klines"):
             return Reply(404)
         if "symbol" not in query:
@@ -241,14 +258,13 @@ class Binance(Exchange):
             return json_reply({"code": -1100, "msg": f"Illegal characters found in a parameter: {error}"}, 400)
         return Reply(200, body.encode(), {"X-MBX-USED-WEIGHT-1M": str(int(self.request_pace.used))})
 
-    def _listed(self) -> list[dict[str, Any]]:
-        return [
-            {"symbol": symbol, "status": "TRADING", "baseAsset": tape.listing.base, "quoteAsset": tape.listing.quote}
-            for symbol, tape in zip(self.symbols, self.tape.symbols, strict=True)
-        ]
+    def listed_as(self, code: int) -> dict[str, Any]:
+        """Return what `exchangeInfo` says of a symbol."""
+        listing = self.tape.symbols[code].listing
+        return {"symbol": self.symbols[code], "status": "TRADING", "baseAsset": listing.base, "quoteAsset": listing.quote}
 
     def _trades(self, tape: SymbolTape, query: Mapping[str, str], *, by_id: bool) -> str:
-        limit = limited(query, "limit", 500, 1000)
+        limit = limited(query, "limit", 500, self.most_rows)
         if by_id and query.get("fromId"):
             rows = tape.page_from(tape.row_of(int(query["fromId"])), limit)
         else:
@@ -258,8 +274,8 @@ class Binance(Exchange):
         quotes = [cut(price * quantity, decimals, _WIDTH) for price, quantity in zip(*values, strict=True)]
         told = [
             f'{{"id":{number},"price":"{p}","qty":"{q}","quoteQty":"{quote}","time":{time // 1000},'
-            f'"isBuyerMaker":{"false" if flags & IS_BUY else "true"},"isBestMatch":true}}'
-            for (_, number, time, _, p, q, flags), quote in zip(self._told(rows), quotes, strict=True)
+            f'"isBuyerMaker":{"false" if flags & IS_BUY else "true"}{self.row_tail}'
+            for (_, number, time, _, p, q, flags), quote in zip(self.told(rows), quotes, strict=True)
         ]
         return f"[{','.join(told)}]"
 

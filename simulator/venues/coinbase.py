@@ -57,6 +57,7 @@ class Coinbase(Exchange):
 
     def __init__(self, source: Source, clock: Clock, conditions: Conditions) -> None:
         super().__init__(source, clock, conditions)
+        self._decimals = [(tape.listing.price_decimals, tape.listing.lot_decimals) for tape in self.tape.symbols]
         self._collected: dict[int, list[str]] = {}  # by symbol: trades that no frame has told yet, oldest first
         self._since: dict[int, float] = {}
         self._told_id = [tape.first_id - 1 for tape in self.tape.symbols]  # the newest id that a frame has told
@@ -181,7 +182,7 @@ class Coinbase(Exchange):
                     self.deliver(session, [self._frame(session, "market_trades", event)])
 
     def _told(self, rows: Rows) -> list[str]:
-        decimals = [(tape.listing.price_decimals, tape.listing.lot_decimals) for tape in self.tape.symbols]
+        decimals = self._decimals
         return [
             f'{{"product_id":"{self.symbols[s]}","trade_id":"{number}","price":"{shortest(p, decimals[s][0])}",'
             f'"size":"{shortest(q, decimals[s][1])}","time":"{rfc3339_short(time)}","side":"{"SELL" if flags & IS_BUY else "BUY"}"}}'

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -173,10 +174,15 @@ class Kraken(Exchange):
         ]
         return frames, rows.symbol[[start for start, _ in orders]]
 
-    def _told(self, rows: Rows) -> list[str]:
+    @cached_property
+    def _forms(self) -> tuple[list[tuple[int, int]], list[tuple[str, str]]]:
+        # By symbol: the units of price and quantity, and how both are written.
         listings = [tape.listing for tape in self.tape.symbols]
-        units = [(10**listing.price_decimals, 10**listing.lot_decimals) for listing in listings]
         forms = [(f"%d.%0{listing.price_decimals}d", f"%d.%0{listing.lot_decimals}d") for listing in listings]
+        return [(10**listing.price_decimals, 10**listing.lot_decimals) for listing in listings], forms
+
+    def _told(self, rows: Rows) -> list[str]:
+        units, forms = self._forms
         return [
             f'{{"symbol":"{self.symbols[s]}","side":"{"buy" if flags & IS_BUY else "sell"}","price":{forms[s][0] % divmod(p, units[s][0])},'
             f'"qty":{forms[s][1] % divmod(q, units[s][1])},"ord_type":"{"market" if flags & IS_MARKET else "limit"}","trade_id":{number},'

@@ -16,7 +16,7 @@ from simulator.listing import listing_of
 from simulator.session import Session
 from simulator.venues.registry import VENUES
 
-START_US = 1_790_000_000_000_000
+START_US = 1_767_000_000_000_000
 
 
 @dataclass
