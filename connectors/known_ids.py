@@ -39,10 +39,13 @@ class KnownIds:
         if n == 0:
             return 0
         last = self.newest
-        if last is not None and ids[0] == last.last + 1 and (n == 1 or bool((np.diff(ids) == 1).all())):
-            last.last, last.last_time = int(ids[-1]), int(times[-1])
-            last.min_time, last.max_time = min(last.min_time, int(times.min())), max(last.max_time, int(times.max()))
-            return n
+        if last is not None and ids[0] == last.last + 1:
+            # Mostly a few ids that go on where the last ones ended: lists are quicker than arrays for so few.
+            numbers, moments = ids.tolist(), times.tolist()
+            if numbers == list(range(numbers[0], numbers[0] + n)):
+                last.last, last.last_time = numbers[-1], moments[-1]
+                last.min_time, last.max_time = min(last.min_time, *moments), max(last.max_time, *moments)
+                return n
         ids, first_seen = np.unique(ids, return_index=True)
         times = times[first_seen]
         starts = [0, *(np.flatnonzero(np.diff(ids) > 1) + 1).tolist(), len(ids)]
