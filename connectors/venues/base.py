@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -48,7 +49,7 @@ class Router(Protocol):
 
 
 class Venue(ABC):
-    """One exchange: its frames, and how it spells symbols. Holds no state but the symbol table it used last.
+    """One exchange: its frames, and how it spells symbols. Holds no state but the symbol table and the frame it used last.
 
     `contiguous_ids`: trade ids are numbered without holes, so a hole is a loss. `native_side_is_maker`: the venue's own side
     field names the maker (trades here always carry the taker's).
@@ -71,6 +72,7 @@ class Venue(ABC):
 
     def __init__(self) -> None:
         self._table: tuple[Instruments, Symbols] | None = None
+        self._last: tuple[bytes, list[Item]] | None = None
 
     @abstractmethod
     def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
@@ -223,13 +225,16 @@ class Venue(ABC):
         return [time for time in times if time is not None]
 
     def _items_of(self, frame: bytes) -> list[Item]:
-        if not any(mark in frame for mark in self.trade_marks):
-            return []
-        try:
-            found = self.items(orjson.loads(frame))
-        except (orjson.JSONDecodeError, Unusable):
-            return []
-        return [item for item in found or () if isinstance(item, Item)]
+        last = self._last  # who asks for a frame's symbols asks for its times next
+        if last is not None and last[0] is frame:
+            return last[1]
+        found: Items | None = None
+        if any(mark in frame for mark in self.trade_marks):
+            with suppress(orjson.JSONDecodeError, Unusable):
+                found = self.items(orjson.loads(frame))
+        items = [item for item in found or () if isinstance(item, Item)]
+        self._last = (frame, items)
+        return items
 
     def _symbols(self, instruments: Instruments) -> Symbols:
         table = self._table
