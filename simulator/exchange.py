@@ -154,8 +154,8 @@ class Exchange(ABC):
     def shut_down_notice(self, session: Session) -> None:  # noqa: B027 - same
         """Announce that the connection will be closed, where the venue does that."""
 
-    def frames_lost(self) -> None:  # noqa: B027 - same
-        """Leave a trace of frames that were lost on their way, where the venue numbers its frames."""
+    def frames_lost(self, session: Session) -> None:  # noqa: B027 - same
+        """Leave a trace of frames that were lost on their way to a client, where the venue numbers its frames."""
 
     def stamped(self, session: Session, frame: bytes) -> bytes:  # noqa: ARG002 - same
         """Return a frame as it leaves: with its number, where the venue numbers its frames."""

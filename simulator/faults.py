@@ -14,6 +14,7 @@ Every fault may say `exchange` (else every venue), `seconds` (how long), and wha
     snapshot          the latest trades are sent again, unasked                           symbols
     repeat            the latest trades are sent again as new ones                        symbols, count
     skip              trades are never sent, but REST knows them                          symbols, count
+    miss              some connections miss frames of trades that others get              connections, count
     lost              trades are never sent, and REST does not know them                  symbols, count
     cut               connections end as those of 24 h do                                 connections
     shutdown          it is announced, then connections end                               grace
@@ -51,6 +52,7 @@ class FaultKind(StrEnum):
     SNAPSHOT = "snapshot"
     REPEAT = "repeat"
     SKIP = "skip"
+    MISS = "miss"
     LOST = "lost"
     CUT = "cut"
     SHUTDOWN = "shutdown"
@@ -75,6 +77,7 @@ _TAKES: Final[dict[FaultKind, dict[str, str]]] = {
     FaultKind.SNAPSHOT: {},
     FaultKind.REPEAT: {"count": "20"},
     FaultKind.SKIP: {"seconds": "30", "count": "20"},
+    FaultKind.MISS: {"seconds": "30", "count": "5", "connections": "one"},
     FaultKind.LOST: {"seconds": "30", "count": "20"},
     FaultKind.CUT: {"connections": "all"},
     FaultKind.SHUTDOWN: {"grace": "5"},
@@ -92,7 +95,6 @@ _WORDS: Final = {
     "connections": ("all", "one", "oldest", "newest"),
     "control": ("yes", "no"),
 }
-_NEAR_ITS_SYMBOLS: Final = frozenset((FaultKind.SNAPSHOT, FaultKind.REPEAT, FaultKind.SKIP, FaultKind.LOST))
 _MOST_REORDERED_SECONDS: Final = 1.0
 
 
@@ -230,7 +232,7 @@ def _drawn(kind: FaultKind, random: Random, seconds: float, exchanges: Sequence[
         options["by"] = f"{random.uniform(0.2, 2.0):.3f}"
     if kind is FaultKind.SUBSCRIBE_ERROR:
         options["count"] = str(random.randint(1, 3))
-    if kind in (FaultKind.SKIP, FaultKind.LOST, FaultKind.REPEAT):
+    if kind in (FaultKind.SKIP, FaultKind.MISS, FaultKind.LOST, FaultKind.REPEAT):
         options["count"] = str(random.randint(1, 60))
     return Fault(kind=kind, at=round(seconds * random.uniform(0.05, 0.85), 3), exchange=random.choice(list(exchanges)), options=options)
 

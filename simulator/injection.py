@@ -219,13 +219,41 @@ class _Reorder:
         return []
 
 
-class _Malformed:
-    """Breaks the next frames of trades, each once for every client that is sent it."""
+class _Noted:
+    """A fault of frames of trades, whose ids are noted."""
 
     def __init__(self, record: FaultRecord, exchange: Exchange, random: Random) -> None:
-        self._record, self._random = record, random
+        self._record, self._exchange, self._random = record, exchange, random
         self._canonical = {symbol: tape.listing.canonical for symbol, tape in zip(exchange.symbols, exchange.tape.symbols, strict=True)}
         self._left = int(record.fault.number("count"))
+
+    def _note(self, payload: bytes) -> None:
+        ids, symbol = sorted(map(int, _IDS.findall(payload))), _SYMBOL.search(payload)
+        if ids and symbol is not None:
+            self._record.concern(self._canonical.get(symbol[1].decode(), symbol[1].decode()), ids[0], ids[-1])
+
+
+class _Missed(_Noted):
+    """Keeps the next frames of trades from some clients."""
+
+    def __init__(self, record: FaultRecord, exchange: Exchange, random: Random) -> None:
+        super().__init__(record, exchange, random)
+        _chosen(record, exchange, random)
+
+    def frames(self, session: Session, frames: list[bytes], now: float, *, is_control: bool) -> list[bytes]:
+        del now
+        if is_control or self._left == 0 or session.name not in self._record.connections:
+            return frames
+        missed = min(self._left, len(frames))
+        self._left -= missed
+        for frame in frames[:missed]:
+            self._note(payload_of(frame))
+            self._exchange.frames_lost(session)
+        return frames[missed:]
+
+
+class _Malformed(_Noted):
+    """Breaks the next frames of trades, whoever they go to."""
 
     def frames(self, session: Session, frames: list[bytes], now: float, *, is_control: bool) -> list[bytes]:
         del session, now
@@ -237,9 +265,7 @@ class _Malformed:
 
     def _broken(self, frame: bytes) -> bytes:
         payload = payload_of(frame)
-        ids, symbol = sorted(map(int, _IDS.findall(payload))), _SYMBOL.search(payload)
-        if ids and symbol is not None:
-            self._record.concern(self._canonical.get(symbol[1].decode(), symbol[1].decode()), ids[0], ids[-1])
+        self._note(payload)
         how = self._record.fault.option("how")
         if how == "truncated" or (how == "both" and self._random.random() < 0.5):
             return text_frame(payload[: self._random.randint(1, len(payload) - 1)])
@@ -288,7 +314,9 @@ class _Withheld:
             if self._record.fault.kind is FaultKind.LOST:
                 self._tape.mark_lost(ids)
             else:
-                self._exchange.frames_lost()
+                for session in self._exchange.sessions.values():
+                    if session.mask[self._tape.code]:
+                        self._exchange.frames_lost(session)
             for start, stop in runs(ids - np.arange(len(ids))):
                 self._record.concern(self._tape.listing.canonical, int(ids[start]), int(ids[stop - 1]))
         return kept
@@ -370,6 +398,7 @@ _BEGIN: Final[dict[FaultKind, Callable[[FaultRecord, Exchange, Random], Finish |
     FaultKind.SNAPSHOT: _snapshot,
     FaultKind.REPEAT: _repeat,
     FaultKind.SKIP: _withhold,
+    FaultKind.MISS: _disturbing(_Missed),
     FaultKind.LOST: _withhold,
     FaultKind.CUT: _cut,
     FaultKind.SHUTDOWN: _shutdown,

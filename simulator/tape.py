@@ -34,6 +34,11 @@ class SymbolTape:
         return self._n
 
     @property
+    def first_time_us(self) -> int:
+        """The time of the first trade that is kept, or 0."""
+        return int(self._time[0]) if self._n else 0
+
+    @property
     def last_time_us(self) -> int:
         """The time of the last trade, or 0."""
         return int(self._time[self._n - 1]) if self._n else 0

@@ -285,6 +285,7 @@ class Binance(Exchange):
         last_us = min(int(query["endTime"]) * 1000, now_us) if query.get("endTime") else now_us
         if query.get("startTime"):
             start_us = -(-int(query["startTime"]) * 1000 // interval_us) * interval_us
+            start_us = max(start_us, tape.first_time_us // interval_us * interval_us)
             end_us = min(start_us + limit * interval_us, last_us + 1)
         else:
             end_us = last_us // interval_us * interval_us + 1

@@ -153,10 +153,9 @@ class Coinbase(Exchange):
         number, session.sequence = session.sequence, session.sequence + 1
         return text_frame(payload.replace(_PLACE, b'"sequence_num":%d' % number, 1))
 
-    def frames_lost(self) -> None:
-        """Skip a number at every client: it can tell that it missed a frame."""
-        for session in self.sessions.values():
-            session.sequence += 1
+    def frames_lost(self, session: Session) -> None:
+        """Skip a number: the client can tell that it missed a frame."""
+        session.sequence += 1
 
     def broadcast(self, rows: Rows) -> None:
         """Collect trades; `advance` sends them when they are old enough."""

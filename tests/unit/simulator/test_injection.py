@@ -138,6 +138,19 @@ def test_withheld_trades_reach_no_client(kind: str) -> None:
     assert rows[0]["id"] == (first if kind == "skip" else last + 1)
 
 
+def test_one_connection_misses_what_others_get() -> None:
+    venue, client = with_fault("miss@1:count=8:connections=oldest")
+    other = venue.connect("/stream", **STREAM)
+    venue.run(2)
+    texts = client.texts(), other.texts()
+    noted = {symbol: {n for first, last in ranges for n in range(first, last + 1)} for symbol, ranges in venue.records[0].ids.items()}
+    for symbol in ("BTC/USDT", "ETH/USDT"):
+        name = symbol.replace("/", "")
+        assert ids_of(texts[1], name) == venue.ids(symbol)
+        assert set(venue.ids(symbol)) - set(ids_of(texts[0], name)) == noted.get(symbol, set())
+    assert sum(map(len, noted.values())) == 8
+
+
 def test_the_same_seed_loses_the_same_trades_at_any_pace() -> None:
     lost = []
     for tick in (0.003, 0.7):
