@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config.run_file import read_run, run_path, update_run
+from config.run_file import change_pids, read_run, run_path, update_run
 from market.errors import ConfigError
 
 
@@ -40,6 +40,20 @@ def test_concurrent_updates_lose_nothing(tmp_path: Path) -> None:
         thread.join()
     assert read_run(tmp_path)["pids"] == {f"p{n}": n for n in range(12)}
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".run.json.")] == []
+
+
+def test_processes_of_a_role_come_and_go_one_at_a_time(tmp_path: Path) -> None:
+    def come(pid: int) -> None:
+        change_pids(tmp_path, "feed", lambda pids: [*pids, pid])
+
+    threads = [threading.Thread(target=come, args=(pid,)) for pid in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(read_run(tmp_path)["pids"]["feed"]) == list(range(12))
+    change_pids(tmp_path, "feed", lambda pids: [pid for pid in pids if pid == 3])
+    assert read_run(tmp_path)["pids"] == {"feed": [3]}
 
 
 @pytest.mark.parametrize("content", ["{", json.dumps([1])])

@@ -111,6 +111,11 @@ def test_gap_grace_beyond_lateness_is_refused(monkeypatch: pytest.MonkeyPatch) -
         ("K2_PARTITIONS", "four", "K2_PARTITIONS='four': "),
         ("K2_EPOCH_INTERVAL", "0", "greater than 0"),
         ("K2_TOPICS_URL", "sqlite:///a\nb", "control character"),
+        ("K2_VENUES_URL", "ws://127.0.0.1:9100", "is not http://host:port"),
+        ("K2_VENUES_URL", "http://127.0.0.1:9100/path", "is not http://host:port"),
+        ("K2_FEED_METRICS", "here", "is not host:port or off"),
+        ("K2_FEED_METRICS", "127.0.0.1:99999", "is not host:port or off"),
+        ("K2_FEED_SPILL_LIMIT", "0", "greater than or equal to 1"),
     ],
 )
 def test_bad_variable_is_named_with_its_value(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str) -> None:

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from cli.feed import _name, status_line
+from connectors.feed_metrics import FeedCounts, Latency
+from connectors.feed_process import FeedProcess
+from connectors.outbox import Backlog
+from market.errors import ConfigError
+from tests.feeding import TOPIC, chunk
+
+T0 = 1_700_000_000_000_000
+
+
+def process(backlog: Backlog, **counts: FeedCounts) -> Any:
+    latency = Latency(lambda: T0 + 4_000)
+    latency(TOPIC, [chunk("a")])
+    return cast("FeedProcess", SimpleNamespace(counts=counts, latency=latency, outbox=SimpleNamespace(backlog=lambda: backlog)))
+
+
+def test_status_says_rates_latency_and_what_waits() -> None:
+    before: dict[str, int] = {}
+    counts = FeedCounts(messages=100, connections={"a": 1, "b": 2})
+    running = process(Backlog(500_000, 1_000_000, reachable=True), binance=counts)
+    status_line(running, before, clock=lambda: 0)
+    counts.messages = 1_600
+    assert status_line(running, before, clock=lambda: 0) == "00:00:00  binance 2 conn 1,500/s · p99 ≤ 5 ms · 1.4 MB wait"
+
+
+def test_status_says_when_the_topic_is_down_and_when_nothing_is_known() -> None:
+    assert "TOPIC DOWN" in status_line(process(Backlog(0, 0, reachable=False), kraken=FeedCounts()), {})
+    idle = process(Backlog(0, 0, reachable=True))
+    idle.latency = Latency(lambda: T0)
+    assert status_line(idle, {}, clock=lambda: 0) == "00:00:00  connecting · 0.0 MB wait"
+
+
+def test_names_are_those_of_folders(tmp_path: Path) -> None:
+    assert _name("desk-2") == "desk-2"
+    assert _name(_name(None)) == _name(None)
+    for bad in ("", "a/b", "-x", "a" * 62, "é"):
+        with pytest.raises(ConfigError, match="--name"):
+            _name(bad)
