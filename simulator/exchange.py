@@ -61,7 +61,7 @@ class Conditions:
     max_age_seconds: float = 86_400.0
     ping_seconds: float = 20.0
     pong_seconds: float = 60.0
-    kept_trades: int = 12_000_000
+    kept_trades: int = 20_000_000
 
 
 class Exchange(ABC):
