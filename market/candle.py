@@ -21,6 +21,7 @@ from market.layout import (
     CLEAN_FROM,
     CLOSE,
     CLOSE_ID,
+    CLOSE_TAIL,
     CLOSE_TIME,
     CLOSED,
     COMPLETE,
@@ -46,6 +47,7 @@ from market.layout import (
     NEXT_EVICT,
     OPEN,
     OPEN_ID,
+    OPEN_TAIL,
     OPEN_TIME,
     QUOTE,
     REVISION,
@@ -112,17 +114,26 @@ def mark(state: State, slot: int, offset: int, received: int) -> None:
 
 
 @compiled_scan
+def _is_before(time: int, number: int, tail: int, other_time: int, other_number: int, other_tail: int) -> bool:
+    # Whether one trade comes before another by (time, id).
+    if time != other_time:
+        return time < other_time
+    return tail < other_tail if number == other_number else number < other_number
+
+
+@compiled_scan
 def add(state: State, slot: int, trades: Trades, trade: int) -> None:
     """Add one trade to a candle: open and close go to the least and greatest (time, id), sums are exact."""
     candle, sums = state.candles[slot], state.sums[slot]
-    at, number, p0, p1 = trades.time[trade], trades.trade_id[trade], trades.price[trade, 0], trades.price[trade, 1]
+    at, number, tail = trades.time[trade], trades.trade_id[trade], trades.id_tail[trade]
+    p0, p1 = trades.price[trade, 0], trades.price[trade, 1]
     fresh = candle[COUNT] == 0
     candle[COUNT] += 1
-    if fresh or at < candle[OPEN_TIME] or (at == candle[OPEN_TIME] and number < candle[OPEN_ID]):
-        candle[OPEN_TIME], candle[OPEN_ID] = at, number
+    if fresh or _is_before(at, number, tail, candle[OPEN_TIME], candle[OPEN_ID], candle[OPEN_TAIL]):
+        candle[OPEN_TIME], candle[OPEN_ID], candle[OPEN_TAIL] = at, number, tail
         sums[OPEN], sums[OPEN + 1] = p0, p1
-    if fresh or at > candle[CLOSE_TIME] or (at == candle[CLOSE_TIME] and number > candle[CLOSE_ID]):
-        candle[CLOSE_TIME], candle[CLOSE_ID] = at, number
+    if fresh or _is_before(candle[CLOSE_TIME], candle[CLOSE_ID], candle[CLOSE_TAIL], at, number, tail):
+        candle[CLOSE_TIME], candle[CLOSE_ID], candle[CLOSE_TAIL] = at, number, tail
         sums[CLOSE], sums[CLOSE + 1] = p0, p1
     if fresh or less128(sums[HIGH], sums[HIGH + 1], p0, p1):
         sums[HIGH], sums[HIGH + 1] = p0, p1

@@ -17,6 +17,7 @@ from market.candle import close, closed_between, create, find, fold, mark
 from market.coverage import Coverage, Stretch
 from market.exact import SUM_LIMIT, to_ints
 from market.gaps import Segment, Unfillable
+from market.ids import id_text
 from market.interval import INTERVALS
 from market.layout import (
     CAUSE,
@@ -138,14 +139,14 @@ class Irregular:
         more: dict[int, list[int]] = {}
         new = []
         for trade in found:
-            number, time = int(trades.trade_id[trade]), int(trades.time[trade])
+            number, tail, time = int(trades.trade_id[trade]), int(trades.id_tail[trade]), int(trades.time[trade])
             if time < oldest:
-                detail = f"trade {number} at {time}, more than the dedup horizon behind {newest}"
+                detail = f"trade {id_text(number, tail)} at {time}, more than the dedup horizon behind {newest}"
                 self._findings.rejected.append(Rejected(cause.row, "too_old_to_deduplicate", detail))
-            elif not is_seen(state.seen, symbol, number, oldest) and (
+            elif not is_seen(state.seen, symbol, number, tail, oldest) and (
                 not state.symbols[symbol, FULL] or self._fits(symbol, trade, more, cause)
             ):
-                remember(state.seen, state.progress, symbol, number, time)
+                remember(state.seen, state.progress, symbol, number, tail, time)
                 newest = max(newest, time)
                 new.append(trade)
         if new:
@@ -166,7 +167,8 @@ class Irregular:
         if all(old + new < SUM_LIMIT for old, new in zip(sums, pending, strict=True)):
             more[day] = pending
             return True
-        detail = f"trade {self._trades.trade_id[trade]} would take a sum to 10^20"
+        name = id_text(int(self._trades.trade_id[trade]), int(self._trades.id_tail[trade]))
+        detail = f"trade {name} would take a sum to 10^20"
         self._findings.rejected.append(Rejected(cause.row, "volume_overflow", detail))
         return False
 

@@ -54,7 +54,9 @@ CLOSED: Final = 12
 COMPLETE: Final = 13
 DIRTY: Final = 14  # 1: in this batch's list of changed candles
 CHANGE: Final = 15  # market.schema.Change
-CANDLE_WIDTH: Final = 16
+OPEN_TAIL: Final = 16  # of ids that are no numbers (market/ids.py)
+CLOSE_TAIL: Final = 17
+CANDLE_WIDTH: Final = 18
 
 # --- one row a candle, decimals: low and high words -------------------------------------------------------------------
 OPEN: Final = 0

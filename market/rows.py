@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from market import exact
 from market.columns import integers, timestamps
 from market.gaps import Segment
+from market.ids import id_texts, sequence_numbers
 from market.interval import INTERVAL_NAMES
 from market.layout import (
     BUY_QUOTE,
@@ -22,6 +23,7 @@ from market.layout import (
     CHANGE,
     CLOSE,
     CLOSE_ID,
+    CLOSE_TAIL,
     CLOSE_TIME,
     CLOSED,
     COMPLETE,
@@ -33,6 +35,7 @@ from market.layout import (
     LOW,
     OPEN,
     OPEN_ID,
+    OPEN_TAIL,
     OPEN_TIME,
     QUOTE,
     REVISION,
@@ -55,7 +58,7 @@ from market.schema import (
 )
 from market.schema import CHANGE as CHANGE_COLUMN
 from market.state import State
-from market.trade import Bools, Int64s, Rejected, TradeBatch
+from market.trade import NO_TAIL, Bools, Int64s, Rejected, TradeBatch
 
 Words = npt.NDArray[np.uint64]
 
@@ -124,11 +127,11 @@ def trade_rows(
     source = frames.source if pick is None else frames.source.take(pick)
     if trades.is_snapshot.any():
         source = pc.if_else(pc.and_(pa.array(trades.is_snapshot), pc.equal(source, "live")), "snapshot", source)
-    numbers = integers(trades.trade_id)
+    tails = np.full(n, NO_TAIL, np.int64) if trades.id_tail is None else trades.id_tail
     shared = {
         "symbol": symbols.take(pa.array(trades.symbol)),
-        "trade_id": pc.cast(numbers, pa.string()),
-        "sequence_number": numbers,
+        "trade_id": id_texts(trades.trade_id, tails),
+        "sequence_number": sequence_numbers(trades.trade_id, tails),
         "price": exact.to_arrow(trades.price),
         "quantity": exact.to_arrow(trades.quantity),
         "quote_volume": exact.to_arrow(trades.quote_volume),
@@ -188,8 +191,8 @@ def _candles(frames: Frames, state: State, slots: Int64s, canonical: pa.Array) -
         **{name: exact.to_arrow(values) for name, values in decimals.items()},
         "trade_count": integers(rows[COUNT]),
         "vwap": exact.to_arrow(exact.divide(decimals["quote_volume"], decimals["volume"])),
-        "first_trade_id": _ids(rows[OPEN_ID], status),
-        "last_trade_id": _ids(rows[CLOSE_ID], status),
+        "first_trade_id": _ids(rows[OPEN_ID], rows[OPEN_TAIL], status),
+        "last_trade_id": _ids(rows[CLOSE_ID], rows[CLOSE_TAIL], status),
         "first_trade_time": timestamps(rows[OPEN_TIME]),
         "last_trade_time": timestamps(rows[CLOSE_TIME]),
         "is_closed": pa.array(rows[CLOSED] == 1),
@@ -203,9 +206,10 @@ def _candles(frames: Frames, state: State, slots: Int64s, canonical: pa.Array) -
     return _batch(_GOLD, columns)
 
 
-def _ids(numbers: Int64s, status: Bools) -> pa.Array:
-    text = pc.cast(integers(numbers), pa.string())
-    return pc.if_else(pa.array(status), "", text) if status.any() else text
+def _ids(numbers: Int64s, tails: Int64s, status: Bools) -> pa.Array:
+    if not status.any():
+        return id_texts(numbers, tails)
+    return pc.if_else(pa.array(status), "", id_texts(numbers, np.where(status, NO_TAIL, tails)))
 
 
 def gap_rows(frames: Frames, found: Sequence[tuple[int, int, Segment]], canonical: Sequence[str]) -> pa.RecordBatch:

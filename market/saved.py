@@ -14,13 +14,13 @@ from market.coverage import Coverage
 from market.errors import SchemaMismatch
 from market.gaps import Gaps, Unfillable
 from market.layout import COVERED_TO, DELTA_HEADS, FREE, HEADS, LEVEL, LEVELS, NEVER, NEXT, SEEN, START, SYMBOL
-from market.seen import move_live, new_table
+from market.seen import SEEN_WIDTH, move_live, new_table
 from market.sequence import Run, Runs
 from market.state import grown
 from market.trade import Int64s
 
 MAGIC: Final = b"K2SHARD\0"
-VERSION: Final = 1
+VERSION: Final = 2
 _HEAD: Final = struct.Struct("<8sII")  # magic, version, length of the JSON header
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -125,7 +125,7 @@ def _restore_candles(book: Book, candles: Int64s, sums: npt.NDArray[np.uint64]) 
 def _restore_seen(book: Book, seen: Int64s) -> None:
     if book.rules.contiguous_ids:
         return
-    table, loose = new_table(2 * len(seen) + 1_024), np.full((len(seen) + 1, 3), -1, np.int64)
+    table, loose = new_table(2 * len(seen) + 1_024), np.full((len(seen) + 1, SEEN_WIDTH), -1, np.int64)
     loose[: len(seen)] = seen
     move_live(loose, book.state.symbols, book.state.rules, table, book.state.progress)
     book.state = book.state._replace(seen=table)

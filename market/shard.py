@@ -32,7 +32,7 @@ from market.rules import Rules
 from market.saved import restore_book, save_book
 from market.schema import DEAD_LETTERS, FEED_EVENTS, SILVER_TRADES, TRADE_GAPS, bronze_table
 from market.state import Records, Trades
-from market.trade import Decoded, Int32s, Int64s, Rejected, TradeBatch
+from market.trade import NO_TAIL, Decoded, Int32s, Int64s, Rejected, TradeBatch
 from market.walk import walk
 
 
@@ -197,22 +197,24 @@ def _trades_of(trades: TradeBatch) -> Trades:
         fit = array.dtype == kind and array.flags.c_contiguous and array.flags.writeable
         return array if fit else np.array(array, kind)
 
+    tails = np.full(len(trades), NO_TAIL, np.int64) if trades.id_tail is None else own(trades.id_tail, np.int64)
     return Trades(
         own(trades.row, np.int32),
         own(trades.symbol, np.int32),
         own(trades.trade_id, np.int64),
+        tails,
         own(trades.time_us, np.int64),
         own(trades.is_buy, np.bool_),
         own(trades.price, np.uint64),
         own(trades.quantity, np.uint64),
         own(trades.quote_volume, np.uint64),
         np.zeros(len(trades), np.bool_),
-        _in_id_order(trades.row, trades.trade_id),
+        _in_id_order(trades.row, trades.trade_id, tails),
     )
 
 
-def _in_id_order(row: Int32s, trade_id: Int64s) -> Int64s:
+def _in_id_order(row: Int32s, trade_id: Int64s, tail: Int64s) -> Int64s:
     if np.all((row[1:] != row[:-1]) | (trade_id[1:] > trade_id[:-1])):
         return np.arange(len(row))
-    order: Int64s = np.lexsort((trade_id, row))
+    order: Int64s = np.lexsort((tail, trade_id, row))
     return order

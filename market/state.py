@@ -38,6 +38,7 @@ class Trades(NamedTuple):
     row: Int32s
     symbol: Int32s
     trade_id: Int64s
+    id_tail: Int64s
     time: Int64s
     is_buy: Bools
     price: Decimals

@@ -7,6 +7,7 @@ layout of Arrow's decimal128(38, 18), so columns move between numpy and Arrow wi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
 Decimals = npt.NDArray[np.uint64]
+
+NO_TAIL: Final = -1  # the id is a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class TradeBatch:
 
     row: Int32s  # index of its record in the raw batch
     symbol: Int32s  # code: index into `Instruments.listed`
-    trade_id: Int64s  # the venue's own number
+    trade_id: Int64s  # the venue's own number, or the head of a UUID (`market.ids`)
     time_us: Int64s  # when the venue says it traded, epoch µs
     event_us: Int64s  # when the venue pushed it (frame's own time), or `time_us` where frames carry none
     is_buy: Bools  # the taker bought
@@ -37,6 +40,7 @@ class TradeBatch:
     quantity: Decimals  # (n, 2), base units
     quote_volume: Decimals  # (n, 2), price * quantity rounded half-even at scale 18
     vendor: dict[str, pa.Array] = field(default_factory=dict)  # extra venue fields for silver.vendor_data: strings, null = absent
+    id_tail: Int64s | None = None  # the rest of ids that are UUIDs, `NO_TAIL` for numbers; None: all are numbers
 
     def __len__(self) -> int:
         return len(self.row)

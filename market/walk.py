@@ -91,7 +91,7 @@ def _walk_trades(state: State, records: Records, trades: Trades, first: int) -> 
     for k in range(first, end):
         trade = trades.order[k]
         if not decided:
-            trades.accepted[trade] = _admit(state, symbol, newest, trades.trade_id[trade], trades.time[trade])
+            trades.accepted[trade] = _admit(state, symbol, newest, trades.trade_id[trade], trades.id_tail[trade], trades.time[trade])
         if trades.accepted[trade]:
             fold(state, trades, trade, offset, received)
     forget_deltas(state, symbol)
@@ -111,7 +111,9 @@ def _trades_are_regular(state: State, trades: Trades, first: int, end: int) -> b
     for k in range(first, end):
         trade = trades.order[k]
         at = trades.time[trade]
-        found = _NOT_REGULAR if trades.symbol[trade] != symbol else _judge(state, symbol, last, trades.trade_id[trade], at)
+        found = _NOT_REGULAR
+        if trades.symbol[trade] == symbol:
+            found = _judge(state, symbol, last, trades.trade_id[trade], trades.id_tail[trade], at)
         if found == _NOT_REGULAR:
             return False
         if found == _NEW:
@@ -122,14 +124,14 @@ def _trades_are_regular(state: State, trades: Trades, first: int, end: int) -> b
 
 
 @compiled_scan
-def _judge(state: State, symbol: int, last: int, number: int, at: int) -> int:
+def _judge(state: State, symbol: int, last: int, number: int, tail: int, at: int) -> int:
     # What an id is when the newest run has come to `last`.
     row = state.symbols[symbol]
     if state.rules[CONTIGUOUS] == 0:
         oldest = row[NEWEST] - state.rules[DEDUP_HORIZON]
         if at < oldest:
             return _NOT_REGULAR
-        return _REPEATED if is_seen(state.seen, symbol, number, oldest) else _NEW
+        return _REPEATED if is_seen(state.seen, symbol, number, tail, oldest) else _NEW
     if number == last + 1:
         return _NEW if row[BRIDGE_LOW] < at < row[BRIDGE_HIGH] else _NOT_REGULAR
     return _REPEATED if row[FIRST] <= number <= last else _NOT_REGULAR
@@ -146,13 +148,13 @@ def _is_settled(state: State, row: Int64s, watermark: int, at: int) -> bool:
 
 
 @compiled_scan
-def _admit(state: State, symbol: int, newest: int, number: int, at: int) -> bool:
+def _admit(state: State, symbol: int, newest: int, number: int, tail: int, at: int) -> bool:
     # Enters an id that is known to be regular; whether it is new.
     row = state.symbols[symbol]
     if state.rules[CONTIGUOUS] == 0:
-        if is_seen(state.seen, symbol, number, newest - state.rules[DEDUP_HORIZON]):
+        if is_seen(state.seen, symbol, number, tail, newest - state.rules[DEDUP_HORIZON]):
             return False
-        remember(state.seen, state.progress, symbol, number, at)
+        remember(state.seen, state.progress, symbol, number, tail, at)
         row[NEWEST] = max(row[NEWEST], at)
     else:
         if number <= row[LAST]:

@@ -34,7 +34,7 @@ def test_loaded_state_is_saved_as_it_was() -> None:
 def test_state_says_what_it_is() -> None:
     data = new_shard().dump()
     assert data[:8] == b"K2SHARD\0"
-    assert struct.unpack_from("<I", data, 8) == (1,)
+    assert struct.unpack_from("<I", data, 8) == (2,)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"\x80\x04" + bytes(50)])
@@ -45,8 +45,8 @@ def test_what_is_no_state_is_refused(data: bytes) -> None:
 
 def test_unknown_version_names_the_way_out() -> None:
     data = bytearray(new_shard().dump())
-    struct.pack_into("<I", data, 8, 2)
-    with pytest.raises(SchemaMismatch, match=r"version 2, this program reads 1.*k2 recover"):
+    struct.pack_into("<I", data, 8, 1)
+    with pytest.raises(SchemaMismatch, match=r"version 1, this program reads 2.*k2 recover"):
         load(bytes(data))
 
 
