@@ -12,18 +12,20 @@ from connectors.venues.validate import validated
 from market.exact import to_decimals
 from market.instrument import Instruments
 from market.record import RawBatch
-from market.trade import Decoded, TradeBatch
+from market.trade import NO_TAIL, Decoded, TradeBatch
 
 Row = dict[str, Any]
 
 
 def rows(trades: TradeBatch) -> list[Row]:
-    """One dict a trade, with decimals; vendor words by field name."""
+    """One dict a trade, with decimals; vendor words by field name, tails of ids where there are any."""
     columns: dict[str, list[Any]] = {
         name: getattr(trades, name).tolist() for name in ("row", "symbol", "trade_id", "time_us", "event_us", "is_buy", "is_snapshot")
     }
     columns |= {name: to_decimals(getattr(trades, name)) for name in ("price", "quantity", "quote_volume")}
     columns |= {name: array.to_pylist() for name, array in trades.vendor.items()}
+    if trades.id_tail is not None and (trades.id_tail != NO_TAIL).any():
+        columns["id_tail"] = trades.id_tail.tolist()
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from connectors.capture import read_chunks
 from connectors.venues.base import Router
@@ -25,12 +26,17 @@ class Recorded:
     symbols: list[str]
 
 
+def recording_of(exchange: str) -> Path:
+    """The venue's recording; that of Bybit has both its markets."""
+    (path,) = (f.DATA / exchange.removesuffix("_linear")).glob("*.gz")
+    return path
+
+
 def recorded(exchange: str, instruments: Instruments) -> list[Recorded]:
     """Every frame of the venue's recording, routed."""
-    (path,) = (f.DATA / exchange).glob("*.gz")
     routers: dict[int, Router] = {}
     found = []
-    for chunk in read_chunks(path):
+    for chunk in read_chunks(recording_of(exchange)):
         for time, payload, connection in zip(chunk.receive_us, chunk.payloads, chunk.connections, strict=True):
             assert time is not None
             router = routers.setdefault(connection, VENUES[exchange].router())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 
 from connectors.capture import read_capture
 from tests import frames as f
+from tests.recorded import recording_of
 
 Maker = Callable[[Sequence[f.T], random.Random], bytes]
 
@@ -25,6 +27,22 @@ def bybit_frame(trades: Sequence[f.T], rng: random.Random) -> bytes:
     now, kind = f'"ts":{trades[0].time_us // 1000}', '"type":"snapshot"'
     middle = f"{now},{kind}" if rng.random() < 0.8 else f"{kind},{now}"
     return f'{{"topic":"publicTrade.{trades[0].symbol}",{middle},"data":[{body}]}}'.encode()
+
+
+def bybit_linear_frame(trades: Sequence[f.T], rng: random.Random) -> bytes:
+    """A `publicTrade` frame of linear contracts, now and then with an id that is no UUID of the usual kind."""
+    body = ",".join(
+        f'{{"T":{t.time_us // 1000},"s":"{t.symbol}","S":"{"Buy" if t.is_buy else "Sell"}","v":"{t.quantity}","p":"{t.price}",'
+        f'"L":"ZeroPlusTick","i":"{_uuid(rng)}","BT":{_flag(rng)},"RPI":false,"seq":{t.id}}}'
+        for t in trades
+    )
+    return f'{{"topic":"publicTrade.{trades[0].symbol}","type":"snapshot","ts":{trades[0].time_us // 1000},"data":[{body}]}}'.encode()
+
+
+def _uuid(rng: random.Random) -> str:
+    text = str(uuid.UUID(int=rng.getrandbits(128), version=5))
+    at = rng.randrange(len(text))
+    return text if rng.random() < 0.95 else text[:at] + rng.choice("0-afgF") + text[at + rng.randrange(2) :]
 
 
 def okx_frame(trades: Sequence[f.T], rng: random.Random) -> bytes:
@@ -77,6 +95,7 @@ def bitfinex_frame(trades: Sequence[f.T], rng: random.Random) -> bytes:
 
 TABLE_MAKERS: dict[str, Maker] = {
     "bybit": bybit_frame,
+    "bybit_linear": bybit_linear_frame,
     "okx": lambda trades, rng: okx_frame([_dashed(t) for t in trades], rng),
     "gemini": gemini_frame,
     "bitstamp": bitstamp_frame,
@@ -90,7 +109,6 @@ def _dashed(t: f.T) -> f.T:
 
 def recorded_frames(exchange: str) -> Iterator[tuple[int, bytes]]:
     """(receive time µs, frame) of a venue's recording, its large frames left out."""
-    (path,) = (f.DATA / exchange).glob("*.gz")
-    for one in read_capture(path):
+    for one in read_capture(recording_of(exchange)):
         if len(one.payload) < 1000:
             yield one.receive_us or 0, one.payload

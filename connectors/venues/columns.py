@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from market.instrument import Instruments
 from market.record import RawBatch
-from market.trade import Bools, Decimals, Int32s, Int64s
+from market.trade import NO_TAIL, Bools, Decimals, Int32s, Int64s
 
 Bytes = npt.NDArray[np.uint8]
 Array = TypeVar("Array", bound=npt.NDArray[Any])
@@ -52,7 +52,10 @@ class Symbols(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Trades as a scanner writes them, `market.trade.TradeBatch` before the common checks. `vendor`: 0 none, else 1 + word."""
+    """Trades as a scanner writes them, `market.trade.TradeBatch` before the common checks. `vendor`: 0 none, else 1 + word.
+
+    `id_tail`: as it comes from `empty`, where ids are numbers; a scanner of other ids writes it.
+    """
 
     row: Int32s
     symbol: Int32s
@@ -64,6 +67,7 @@ class Columns(NamedTuple):
     price: Decimals
     quantity: Decimals
     vendor: Int32s
+    id_tail: Int64s
 
 
 def frames_of(batch: RawBatch, instruments: Instruments) -> Frames:
@@ -125,6 +129,7 @@ def empty(n: int) -> Columns:
         price=np.empty((n, 2), np.uint64),
         quantity=np.empty((n, 2), np.uint64),
         vendor=np.empty(n, np.int32),
+        id_tail=np.full(n, NO_TAIL, np.int64),
     )
 
 

@@ -20,7 +20,9 @@ from connectors.venues.reading import OWN_KEY, Item, Items, ReadTrade
 from connectors.venues.scan import spans_for
 from connectors.venues.scan_layout import LATEST_US, ROLES, program, scan_frames
 from connectors.venues.text import NumberText, Unusable, digits, mantissa, shown, whole
+from market.ids import uuid_halves
 from market.instrument import Instrument, Instruments
+from market.trade import NO_TAIL
 
 MS: int = 1000
 
@@ -50,6 +52,7 @@ class Layout:
     fixed: str = ""
     fixed_text: str = ""
     fixed_must: bool = False
+    ids_are_uuids: bool = False
 
 
 class TableVenue(Venue):
@@ -67,7 +70,9 @@ class TableVenue(Venue):
         named = (table.symbol, table.id, table.time, table.price, table.quantity, table.side, table.event, table.fixed)
         fields = {role: name for role, name in zip(ROLES, named, strict=True) if name}
         words = (table.buy, table.sell, table.fixed_text)
-        self._program = program(table.frames, table.others, fields, table.texts, words, table.unit_us, must=table.fixed_must)
+        self._program = program(
+            table.frames, table.others, fields, table.texts, words, table.unit_us, must=table.fixed_must, uuids=table.ids_are_uuids
+        )
 
     @abstractmethod
     def said(self, document: object) -> Notice | None:
@@ -102,7 +107,7 @@ class TableVenue(Venue):
     def read(self, item: Item) -> ReadTrade:
         """Return one trade."""
         table, fields = self.layout, item.fields
-        number = self._integer(item, table.id)
+        number, tail = self._identifier(item)
         if number is None:
             raise Unusable("bad_trade_id", f"{table.id} {shown(fields.get(table.id))}")
         price = mantissa(fields.get(table.price), self._kind(table.price), "price")
@@ -113,7 +118,7 @@ class TableVenue(Venue):
         side = fields.get(table.side)
         if type(side) is not self._kind(table.side) or side not in (table.buy, table.sell):
             raise Unusable("bad_side", f"{table.side} {shown(side)}")
-        return ReadTrade(number, time, item.event_us, side == table.buy, price, quantity)
+        return ReadTrade(number, time, item.event_us, side == table.buy, price, quantity, id_tail=tail)
 
     def time_us(self, item: Item) -> int | None:
         """Return the trade's time in µs."""
@@ -158,11 +163,15 @@ class TableVenue(Venue):
             if document is not None:
                 yield Subscription(orjson.dumps(document).decode(), some, number)
 
-    def _integer(self, item: Item, name: str) -> int | None:
-        value = item.fields.get(name)
-        if name in self.layout.texts:
-            return digits(value) if type(value) is str else None
-        return whole(value)
+    def _identifier(self, item: Item) -> tuple[int | None, int]:
+        value = item.fields.get(self.layout.id)
+        if self.layout.id not in self.layout.texts:
+            return whole(value), NO_TAIL
+        if type(value) is not str:
+            return None, NO_TAIL
+        if self.layout.ids_are_uuids:
+            return uuid_halves(value) or (None, NO_TAIL)
+        return digits(value), NO_TAIL
 
     def _kind(self, name: str) -> type[str]:
         return str if name in self.layout.texts else NumberText

@@ -11,7 +11,7 @@ from connectors.venues.columns import Columns, empty
 from connectors.venues.text import Unusable, read_json, shown
 from market.exact import from_ints
 from market.instrument import Instruments
-from market.trade import Rejected
+from market.trade import NO_TAIL, Rejected
 
 _WORD_LENGTH: Final = 32
 
@@ -38,7 +38,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class ReadTrade:
-    """One trade read; price and quantity are integers at scale 18. `word`: what the venue's extra field says."""
+    """One trade read; price and quantity are integers at scale 18. `word`: what the venue's extra field says.
+
+    An id that is no number is a pair with `id_tail` (`market.ids`).
+    """
 
     trade_id: int
     time_us: int
@@ -47,6 +50,7 @@ class ReadTrade:
     price: int
     quantity: int
     word: object = None
+    id_tail: int = NO_TAIL
 
 
 Items = list[Item | Unusable]
@@ -126,7 +130,7 @@ class Reading:
             result.row[k], result.symbol[k], result.is_snapshot[k] = row, code, is_snapshot
             result.trade_id[k], result.time_us[k], result.is_buy[k] = trade.trade_id, trade.time_us, trade.is_buy
             result.event_us[k] = trade.time_us if trade.event_us is None else trade.event_us
-            result.vendor[k] = self._number(trade.word)
+            result.vendor[k], result.id_tail[k] = self._number(trade.word), trade.id_tail
         result.price[:] = from_ints([trade.price for *_, trade in found])
         result.quantity[:] = from_ints([trade.quantity for *_, trade in found])
         return result

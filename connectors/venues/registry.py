@@ -13,6 +13,7 @@ from connectors.venues.binance_usdm import BinanceUsdm
 from connectors.venues.bitfinex import Bitfinex
 from connectors.venues.bitstamp import Bitstamp
 from connectors.venues.bybit import Bybit
+from connectors.venues.bybit_linear import BybitLinear
 from connectors.venues.coinbase import Coinbase
 from connectors.venues.gemini import Gemini
 from connectors.venues.kraken import Kraken
@@ -27,6 +28,7 @@ _ALL: Final = (
     Kraken(),
     Coinbase(),
     Bybit(),
+    BybitLinear(),
     Okx(),
     Gemini(),
     Bitstamp(),

@@ -33,7 +33,7 @@ from connectors.venues.scan import (
     text_end,
 )
 from market.jit import compiled_scan
-from market.trade import Bools, Int64s
+from market.trade import NO_TAIL, Bools, Int64s
 
 LATEST_US: Final = 10**16  # a time at or past it is none
 
@@ -61,7 +61,7 @@ class Program(NamedTuple):
 
     The first `trade_frames` of them hold trades. `kinds`: the kind of value of each role, `ABSENT` for those a layout does
     without. `in_frame`: it stands around the trade's object. `words`: where in `text` those of a buy, of a sale and of the
-    fixed field stand. `must`: the fixed field may not be missing.
+    fixed field stand. `must`: the fixed field may not be missing. `uuids`: ids are no numbers.
     """
 
     steps: Int64s
@@ -74,6 +74,7 @@ class Program(NamedTuple):
     words: Int64s
     unit_us: int
     must: bool
+    uuids: bool
 
 
 class _Texts:
@@ -96,6 +97,7 @@ def program(
     unit_us: int,
     *,
     must: bool,
+    uuids: bool,
 ) -> Program:
     """Return a layout in the scanner's form.
 
@@ -107,6 +109,7 @@ def program(
         words: what the side says of a buy and of a sale, what the fixed field says.
         unit_us: of times, in µs.
         must: the fixed field may not be missing.
+        uuids: ids are UUIDs.
     """
     text = _Texts()
     roles = {fields[role]: k for k, role in enumerate(ROLES) if role in fields}
@@ -135,6 +138,7 @@ def program(
         words=spans,
         unit_us=unit_us,
         must=must,
+        uuids=uuids,
     )
 
 
@@ -178,6 +182,36 @@ def _identifier(data: Bytes, start: int, stop: int) -> int:
     if head < 0 or last < 0 or head > (_ID_LIMIT - last) // 10:
         return FAILED
     return head * 10 + last
+
+
+@compiled_scan
+def _hexadecimal(data: Bytes, start: int, stop: int, value: int) -> int:
+    # `value` with the lower-case hexadecimal digits of a text behind it; 63 bits at most.
+    for at in range(start, stop):
+        c = int(np.int64(data[at]))
+        if 48 <= c <= 57:
+            c -= 48
+        elif 97 <= c <= 102:
+            c -= 87
+        else:
+            return FAILED
+        if value >= 0:
+            value = value << 4 | c
+    return value
+
+
+@compiled_scan
+def _uuid(data: Bytes, start: int, stop: int) -> tuple[int, int]:
+    # Head and tail of a UUID of the RFC's variant, as `market.ids` has them.
+    if stop - start != 36 or data[start + 8] != _MINUS or data[start + 13] != _MINUS or data[start + 18] != _MINUS:
+        return FAILED, NO_TAIL
+    upper = _hexadecimal(data, start, start + 8, 0)
+    middle = _hexadecimal(data, start + 14, start + 18, _hexadecimal(data, start + 9, start + 13, 0))
+    variant = _hexadecimal(data, start + 19, start + 23, 0)
+    lower = _hexadecimal(data, start + 24, stop, 0)
+    if data[start + 23] != _MINUS or upper < 0 or middle < 0 or variant >> 14 != 2 or lower < 0:
+        return FAILED, NO_TAIL
+    return upper << 31 | middle >> 1, (middle & 1) << 62 | (variant & 0x3FFF) << 48 | lower
 
 
 @compiled_scan
@@ -231,7 +265,10 @@ def _trade(data: Bytes, layout: Program, spans: Spans, out: Columns, n: int) -> 
     # Read the fields of one trade of the record's own symbol into out[n].
     side = _side(data, layout, spans)
     out.is_buy[n] = side == 1
-    out.trade_id[n] = _identifier(data, spans[_ID, 1], spans[_ID, 2])
+    if layout.uuids:
+        out.trade_id[n], out.id_tail[n] = _uuid(data, spans[_ID, 1], spans[_ID, 2])
+    else:
+        out.trade_id[n] = _identifier(data, spans[_ID, 1], spans[_ID, 2])
     out.time_us[n] = _time_us(data, spans, _TIME, layout.unit_us)
     out.event_us[n] = out.time_us[n] if layout.kinds[_EVENT] == ABSENT else _time_us(data, spans, _EVENT, layout.unit_us)
     out.is_snapshot[n], out.vendor[n] = False, 0

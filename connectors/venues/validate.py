@@ -67,6 +67,7 @@ def _batch(columns: Columns, event_us: Int64s, quote: Decimals, vendor: Mapping[
         quantity=columns.quantity,
         quote_volume=quote,
         vendor={name: _words(columns, words) for name, words in vendor.items()},
+        id_tail=columns.id_tail,
     )
 
 

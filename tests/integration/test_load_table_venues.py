@@ -15,12 +15,13 @@ from dataflows.engine import Control
 from dataflows.stages import VenueSetup, decode_with, shard_logic
 from market.record import RawBatch, topic_name
 from market.rules import Rules
-from tests.frames import DATA
+from tests.recorded import recording_of
 from tests.records import read_all
 
 PERPETUALS = [{"symbol": f"{base}/USDC", "venue_symbol": f"{base}USDCPERP"} for base in ("SOL", "BTC", "ETH")]
 LISTED: dict[str, list[Any]] = {
     "bybit": ["BTC/USDT", "ETH/USDT"],
+    "bybit_linear": ["BTC/USDT", "ETH/USDT", "SOL/USDT", "DOGE/USDT"],
     "okx": ["BTC/USDT", {"symbol": "BTC/USD", "venue_symbol": "BTC-USD-220527"}, {"symbol": "UNI/USD", "venue_symbol": "UNI-USD-SWAP"}],
     "gemini": ["BTC/USD", "BTC/USDT", "SOL/USD", "ETH/USDT", "BTC/GBP", "ETH/USD", "BTC/EUR", *PERPETUALS],
     "bitstamp": ["ETH/USD"],
@@ -29,7 +30,7 @@ LISTED: dict[str, list[Any]] = {
         {"symbol": "TESTBTC/TESTUSD", "venue_symbol": "tTESTBTC:TESTUSD"},
     ],
 }
-COUNTS = {"bybit": 8, "okx": 39, "gemini": 812, "bitstamp": 10, "bitfinex": 210}
+COUNTS = {"bybit": 8, "bybit_linear": 150, "okx": 39, "gemini": 812, "bitstamp": 10, "bitfinex": 210}
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Flowed:
 def flowed(exchange: str) -> Flowed:
     instruments = build_instruments(exchange, LISTED[exchange])
     log = MemoryTopics(now_us=lambda: 1_800_000_000_000_000)
-    load_capture(log, exchange, venue(exchange), instruments, (DATA / exchange).glob("*.gz"))
+    load_capture(log, exchange, venue(exchange), instruments, [recording_of(exchange)])
     setups = {exchange: VenueSetup(venue(exchange), instruments, Rules(contiguous_ids=venue(exchange).contiguous_ids))}
     found, topic = Flowed(), topic_name(exchange)
     for partition in range(log.partitions(topic)):
@@ -61,7 +62,9 @@ def test_every_recorded_trade_is_accepted_once(exchange: str) -> None:
     found = flowed(exchange)
     silver = found.rows["silver_trades"]
     assert len(silver) == len({(r["canonical_symbol"], r["trade_id"]) for r in silver}) == COUNTS[exchange]
-    assert {r["reason"] for r in found.rows["dead_letters"]} <= ({"bad_trade_id", "unknown_symbol"} if exchange == "bybit" else set())
+    assert {r["reason"] for r in found.rows["dead_letters"]} <= (
+        {"bad_trade_id", "unknown_symbol"} if exchange.startswith("bybit") else set()
+    )
     minutes = {r["window_start"]: r for r in found.rows["ohlcv_1m"]}
     assert minutes
     assert {m["exchange"] for m in found.markers} <= {exchange}

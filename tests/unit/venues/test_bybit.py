@@ -7,6 +7,7 @@ import pytest
 
 from connectors.venues.feeding import Notice, NoticeKind
 from connectors.venues.registry import VENUES, build_instruments
+from market.ids import id_texts
 from market.instrument import Instrument
 from tests import frames as f
 from tests.decoding import rejects, rows
@@ -14,6 +15,7 @@ from tests.recorded import decode, decode_frames, recorded
 
 BYBIT = VENUES["bybit"]
 LISTED = build_instruments("bybit", ["BTC/USDT", "ETH/USDT", "SOL/USDT", "DOGE/USDT"])
+LINEAR = build_instruments("bybit_linear", ["BTC/USDT", "ETH/USDT", "SOL/USDT", "DOGE/USDT"])
 TRADE = b'{"i":"2290000001189048101","T":1767225600000,"p":"65140.5","v":"0.002705","S":"Buy","seq":112488547164,"s":"BTCUSDT","BT":false,"RPI":false}'
 FRAME = b'{"topic":"publicTrade.BTCUSDT","ts":1767225600001,"type":"snapshot","data":[' + TRADE + b"]}"
 
@@ -30,6 +32,30 @@ def test_the_spot_trades_of_the_recording_are_found_and_those_of_contracts_refus
     ] == [(int(t["i"]), t["T"] * 1000, ts * 1000, Decimal(t["p"]), Decimal(t["v"]), t["S"] == "Buy", False) for ts, t in spot]
     assert {reason for _, reason in rejects(decoded)} == {"bad_trade_id"}
     assert len(decoded.rejected) == 150
+
+
+def test_the_trades_of_contracts_keep_their_uuids() -> None:
+    frames = recorded("bybit_linear", LISTED)
+    decoded = decode("bybit_linear", LINEAR, frames)
+    documents = [json.loads(one.payload) for one in frames]
+    trades = [t for d in documents if d.get("topic", "").startswith("publicTrade.") for t in d["data"] if not t["i"].isdigit()]
+    assert decoded.trades.id_tail is not None
+    texts = id_texts(decoded.trades.trade_id, decoded.trades.id_tail).to_pylist()
+    assert (len(trades), texts) == (150, [t["i"] for t in trades])
+    assert [(r["time_us"], r["price"], r["quantity"], r["is_buy"]) for r in rows(decoded.trades)] == [
+        (t["T"] * 1000, Decimal(t["p"]), Decimal(t["v"]), t["S"] == "Buy") for t in trades
+    ]
+    assert [reason for _, reason in rejects(decoded)] == ["bad_trade_id"] * 8
+
+
+@pytest.mark.parametrize(
+    "text", ["A9188A0A-82BC-50DE-BE60-03EEDBE3CDD7", "a9188a0a-82bc-50de-ce60-03eedbe3cdd7", "a9188a0a82bc50debe6003eedbe3cdd7", "5"]
+)
+def test_other_ids_of_contracts_are_refused(text: str) -> None:
+    good = FRAME.replace(b"2290000001189048101", b"a9188a0a-82bc-50de-be60-03eedbe3cdd7")
+    decoded = decode_frames("bybit_linear", LINEAR, [good, FRAME.replace(b"2290000001189048101", text.encode())], "BTC-USDT")
+    assert rejects(decoded) == [(1, "bad_trade_id")]
+    assert decoded.trades.row.tolist() == [0]
 
 
 def test_a_frame_may_hold_many_trades_of_its_symbol() -> None:

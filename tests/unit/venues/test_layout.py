@@ -21,7 +21,7 @@ from tests.decoding import assert_accounted
 from tests.recorded import decode_frames, recorded
 
 TABLES = [name for name, one in VENUES.items() if isinstance(one, TableVenue)]
-LIVE_IN_RECORDING = {"bybit": 7, "okx": 39, "gemini": 2, "bitstamp": 10, "bitfinex": 0}
+LIVE_IN_RECORDING = {"bybit": 7, "bybit_linear": 62, "okx": 39, "gemini": 2, "bitstamp": 10, "bitfinex": 0}
 CODE_LINES = 150
 
 
@@ -55,6 +55,7 @@ def test_the_scanner_knows_every_live_trade_frame_of_the_recording(exchange: str
     venue = VENUES[exchange]
     symbols = {
         "bybit": ["BTC/USDT", "ETH/USDT"],
+        "bybit_linear": ["BTC/USDT", "ETH/USDT", "SOL/USDT", "DOGE/USDT"],
         "okx": [
             {"symbol": "BTC/USD", "venue_symbol": "BTC-USD-220527"},
             {"symbol": "UNI/USD", "venue_symbol": "UNI-USD-SWAP"},

@@ -15,6 +15,7 @@ from market.instrument import Instrument
         ("kraken", "BTC/USD", "BTC/USD"),
         ("coinbase", "BTC/USD", "BTC-USD"),
         ("bybit", "BTC/USDT", "BTCUSDT"),
+        ("bybit_linear", "BTC/USDT", "BTCUSDT"),
         ("okx", "BTC/USDT", "BTC-USDT"),
         ("gemini", "BTC/USD", "BTCUSD"),
         ("bitstamp", "BTC/USD", "btcusd"),
@@ -116,4 +117,4 @@ def test_an_unknown_exchange_is_named_with_the_nearest() -> None:
 def test_every_venue_is_registered_under_its_own_name() -> None:
     assert {name: one.exchange for name, one in VENUES.items()} == {name: name for name in VENUES}
     assert [name for name, one in VENUES.items() if one.native_side_is_maker] == ["coinbase"]
-    assert [name for name, one in VENUES.items() if not one.contiguous_ids] == ["bybit", "gemini", "bitstamp", "bitfinex"]
+    assert [name for name, one in VENUES.items() if not one.contiguous_ids] == ["bybit", "bybit_linear", "gemini", "bitstamp", "bitfinex"]
