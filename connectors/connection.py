@@ -5,64 +5,19 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from connectors.listener import Listener
 from connectors.pacing import Pacer
+from connectors.proofs import FrameNumbers, Pings
+from connectors.setup import ConnectionState, Setup
 from connectors.subscribing import Answer, Subscriptions
-from connectors.venues.base import Venue
-from connectors.venues.feeding import FeedRules, Notice, NoticeKind
-from connectors.wire import Connector, Wire
+from connectors.venues.feeding import Notice, NoticeKind
+from connectors.wire import Wire
 from market.instrument import Instrument, Instruments
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """How long things may take, seconds. `overlap`: how long an old connection stays beside its confirmed successor.
-
-    The overlap is for markers: the old connection's reach to its last proof of life less the largest delay, the new one's
-    begin at its confirmation less the smallest, and between the two there must be no hole.
-    """
-
-    open: float = 10.0
-    answer: float = 10.0
-    retry_refused: float = 600.0
-    first_backoff: float = 0.5
-    longest_backoff: float = 30.0
-    stable: float = 30.0  # a connection that lasted so long is no failure
-    overlap: float = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """What all connections of a driver share. `fail`: ends the driver with an error of the listener's or our own."""
-
-    venue: Venue
-    rules: FeedRules
-    listener: Listener
-    url: str
-    connector: Connector
-    now_us: Callable[[], int]
-    random: Callable[[], float]
-    timing: Timing
-    fail: Callable[[Exception], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionState:
-    """A connection as it is now, for metrics and status. Times are epoch µs; 0: never."""
-
-    name: str
-    connected_us: int
-    heard_us: int
-    frame_us: int
-    confirmed: tuple[str, ...]
-    refused: tuple[str, ...]
 
 
 class Connection:
@@ -93,7 +48,9 @@ class Connection:
         self._is_closing = False
         self._is_paused = False
         self._has_lost_frames = False
-        self._frame_number: int | None = None
+        self._frame_numbers = FrameNumbers()
+        self._pings = Pings()
+        self._doubt: int | None = None  # what was read may be old, until this ping is answered
         self._heard_at = self._pinged_at = self._said_at = 0.0
         self._connected_us = self._heard_us = self._frame_us = self._last_us = 0
 
@@ -112,8 +69,8 @@ class Connection:
 
     @property
     def confirmed(self) -> dict[str, Instrument]:
-        """Return the confirmed instruments by canonical symbol."""
-        return self._subscriptions.confirmed
+        """Return the instruments that are vouched for now, by canonical symbol."""
+        return self._subscriptions.confirmed if self._doubt is None else {}
 
     @property
     def refused(self) -> list[str]:
@@ -148,7 +105,7 @@ class Connection:
         if self._wire is None or self.lost.done():
             return
         ended = self._subscriptions.unsubscribe(instruments)
-        if ended:
+        if ended and self._doubt is None:
             self._setup.listener.ended(self.name, ended, self._stamp(), "unsubscribed")
         self._nudge()
 
@@ -162,9 +119,9 @@ class Connection:
         """Read again."""
         self._is_paused = False
         if self._wire is not None and not self._is_closing:
+            self._begin_doubt(self._wire, "not read for a while")
+            self._subscriptions.postpone(self._loop.time())
             self._wire.resume()
-            self._heard_at = self._loop.time()
-            self._subscriptions.postpone(self._heard_at)
             self._nudge()
 
     def close(self, reason: str) -> None:
@@ -186,17 +143,10 @@ class Connection:
         self._connected_us = self._heard_us = self._stamp()
         self._guarded(self._begin)
 
-    def arrived(self, messages: list[bytes], *, proof_of_life: bool) -> None:
+    def arrived(self, messages: list[bytes], pong: bytes | None) -> None:
         """Take what one read of the socket brought (`WireEvents`)."""
-        if self.lost.done():
-            return
-        self._heard_us = self._stamp()
-        self._heard_at = self._loop.time()
-        if messages:
-            self._guarded(self._take, messages)
-        # Where frames are numbered, only the next number proves that none is missing before it.
-        if proof_of_life and not self._setup.rules.numbers_frames:
-            self._guarded(self._setup.listener.alive, self.name, self._heard_us)
+        if not self.lost.done():
+            self._guarded(self._hear, messages, pong)
 
     def ended(self, reason: str) -> None:
         """Note that the wire is closed (`WireEvents`)."""
@@ -213,8 +163,12 @@ class Connection:
         except Exception as error:
             self._setup.fail(error)
 
+    def _now_us(self) -> int:
+        return max(self._last_us, self._setup.now_us())
+
     def _stamp(self) -> int:
-        self._last_us = max(self._last_us, self._setup.now_us())
+        # The time of what the listener is told now.
+        self._last_us = self._now_us()
         return self._last_us
 
     def _begin(self) -> None:
@@ -225,35 +179,58 @@ class Connection:
             self._wire.pause()
         self._tick()
 
-    def _take(self, messages: list[bytes]) -> None:
-        setup, at_us = self._setup, self._heard_us
+    def _hear(self, messages: list[bytes], pong: bytes | None) -> None:
+        now, at_us = self._loop.time(), self._now_us()
+        if self._wire is not None and self._doubt is None and self._setup.pulse.is_stalled(now, at_us):
+            self._begin_doubt(self._wire, "the process did not run for a while")
+        self._heard_at, self._heard_us = now, at_us
+        if messages:
+            self._last_us = at_us
+            self._take(messages, at_us)
+        answered = self._pings.answered(pong) if pong is not None else None
+        if answered is None or self._has_lost_frames:
+            return
+        number, pinged_us = answered
+        if self._doubt is not None and number >= self._doubt:
+            self._end_doubt()
+        # Where frames are numbered, only the next number proves that none is missing before it.
+        elif self._doubt is None and pinged_us > self._last_us and not self._setup.rules.numbers_frames:
+            self._last_us = pinged_us
+            self._setup.listener.alive(self.name, pinged_us)
+
+    def _begin_doubt(self, wire: Wire, reason: str) -> None:
+        if self.confirmed:
+            self._setup.listener.ended(self.name, list(self.confirmed), self._stamp(), reason)
+        self._ping(wire)
+        self._doubt = self._pings.last
+
+    def _end_doubt(self) -> None:
+        self._doubt = None
+        if self.confirmed:
+            self._setup.listener.confirmed(self.name, list(self.confirmed), self._stamp())
+
+    def _take(self, messages: list[bytes], at_us: int) -> None:
+        setup = self._setup
         self._frame_us = at_us
         if setup.rules.numbers_frames and not self._has_lost_frames:
-            self._count(messages)
+            self._count(messages, at_us)
         setup.listener.received(self.name, messages, [at_us] * len(messages))
         if self._has_lost_frames:
             return
         notice = setup.venue.notice
         for found in [found for frame in messages if (found := notice(frame)) is not None]:
-            self._hear(found)
+            self._heed(found)
         if setup.rules.confirms_by_data and not self._subscriptions.is_settled:
             self._see(messages)
 
-    def _count(self, messages: list[bytes]) -> None:
-        # A number that was left out is a lost frame; what was asserted by earlier frames holds, and nothing beyond them.
-        number = self._setup.venue.frame_number
-        for found in map(number, messages):
-            if found is None:
-                continue
-            if self._frame_number is not None and found > self._frame_number + 1:
-                reason = f"frames {self._frame_number + 1} to {found - 1} were lost"
-                self._has_lost_frames = True
-                if self.confirmed:
-                    self._setup.listener.ended(self.name, list(self.confirmed), self._heard_us, reason)
-                self.abort(reason)
-                return
-            # Repeated ones lose nothing.
-            self._frame_number = found if self._frame_number is None else max(found, self._frame_number)
+    def _count(self, messages: list[bytes], at_us: int) -> None:
+        # What was vouched for by earlier frames holds, and nothing beyond them.
+        lost = self._frame_numbers.lost_in(map(self._setup.venue.frame_number, messages))
+        if lost:
+            self._has_lost_frames = True
+            if self.confirmed:
+                self._setup.listener.ended(self.name, list(self.confirmed), at_us, lost)
+            self.abort(lost)
 
     def _see(self, messages: list[bytes]) -> None:
         if self._instruments is None:
@@ -261,7 +238,7 @@ class Connection:
         for frame in messages:
             self._tell(self._subscriptions.seen(self._setup.venue.symbols_in(frame, self._instruments)))
 
-    def _hear(self, notice: Notice) -> None:
+    def _heed(self, notice: Notice) -> None:
         if notice.kind is NoticeKind.RECONNECT:
             if not self.leaving.done():
                 self.leaving.set_result(notice.detail)
@@ -274,7 +251,7 @@ class Connection:
 
     def _tell(self, answer: Answer) -> None:
         listener, at_us = self._setup.listener, self._stamp()
-        if answer.confirmed:
+        if answer.confirmed and self._doubt is None:
             listener.confirmed(self.name, answer.confirmed, at_us)
         if answer.refused:
             log.warning("subscription_refused", connection=self.name, symbols=answer.refused, reason=answer.reason)
@@ -328,9 +305,12 @@ class Connection:
             self._said_at = now
             wire.send(rules.ping_text)
         else:
-            self._pinged_at = now
-            wire.ping()
+            self._ping(wire)
         return self._send_pings(wire, now)
+
+    def _ping(self, wire: Wire) -> None:
+        self._pinged_at = self._loop.time()
+        wire.ping(self._pings.next_payload(self._now_us()))
 
     def _check_answers(self, now: float) -> float:
         # An answer that stands in a socket which is not read is not late.

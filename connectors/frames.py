@@ -26,10 +26,11 @@ _WHOLE_BINARY: Final = 0x82
 
 @dataclass(slots=True)
 class Arrived:
-    """What some bytes held: messages (text and binary alike) in order, and whether a ping or pong was among them."""
+    """What some bytes held: messages (text and binary alike) in order; whether the peer pinged; the last pong's payload."""
 
     messages: list[bytes] = field(default_factory=list)
-    proof_of_life: bool = False
+    is_pinged: bool = False
+    pong: bytes | None = None
 
 
 class FrameReader:
@@ -87,9 +88,9 @@ class FrameReader:
         """Send a message."""
         self._protocol.send_text(message.encode())
 
-    def ping(self) -> None:
+    def ping(self, payload: bytes) -> None:
         """Send a ping."""
-        self._protocol.send_ping(b"k2")
+        self._protocol.send_ping(payload)
 
     def close(self) -> None:
         """Begin the closing handshake, if the connection is open."""
@@ -167,8 +168,10 @@ class FrameReader:
         for event in self._protocol.events_received():
             if not isinstance(event, Frame):
                 continue
-            if event.opcode in (Opcode.PING, Opcode.PONG):
-                arrived.proof_of_life = True
+            if event.opcode is Opcode.PING:
+                arrived.is_pinged = True
+            elif event.opcode is Opcode.PONG:
+                arrived.pong = bytes(event.data)
             elif event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
                 self._fragments.append(bytes(event.data))
                 self._in_fragments = not event.fin

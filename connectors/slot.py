@@ -8,8 +8,9 @@ from typing import Any
 
 import structlog
 
-from connectors.connection import Connection, Setup
+from connectors.connection import Connection
 from connectors.pacing import Backoff, Pacer
+from connectors.setup import Setup
 from connectors.wire import ConnectFailed
 from market.instrument import Instrument
 

@@ -45,6 +45,13 @@ class _Request:
         return self.subscription.request is not None
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    instrument: Instrument
+    again_at: float
+    is_answer: bool  # or only a missing one
+
+
 class Subscriptions:
     """The subscriptions of one connection.
 
@@ -62,7 +69,7 @@ class Subscriptions:
         self._retry_seconds = retry_seconds
         self._queue: deque[_Request] = deque()
         self._asked: list[_Request] = []
-        self._refused: dict[str, tuple[Instrument, float]] = {}  # and when to ask again
+        self._refused: dict[str, _Refusal] = {}
         self._next_request = 1
         self._is_answered = False
         self.confirmed: dict[str, Instrument] = {}
@@ -90,7 +97,8 @@ class Subscriptions:
             symbol = instrument.canonical
             if self.confirmed.pop(symbol, None) is not None:
                 ended.append(symbol)
-            if self._refused.pop(symbol, None) is None:
+            refusal = self._refused.pop(symbol, None)
+            if refusal is None or not refusal.is_answer:  # without an answer it may be subscribed all the same
                 asked.append(instrument)
             for request in (*self._queue, *self._asked):
                 if request.is_subscription:
@@ -143,7 +151,7 @@ class Subscriptions:
     def next_deadline(self) -> float | None:
         """Return when `late` has something to do, on the clock of `now`."""
         times = [request.deadline for request in self._asked if not (request.is_subscription and self._rules.confirms_by_data)]
-        times += [again for _, again in self._refused.values()]
+        times += [refusal.again_at for refusal in self._refused.values()]
         return min(times, default=None)
 
     def late(self, now: float) -> Answer:
@@ -156,8 +164,8 @@ class Subscriptions:
             elif not self._rules.confirms_by_data:
                 if not self._is_answered:
                     return Answer(reason=f"no answer to a subscription within {self._answer_seconds:g} s", failed=True)
-                again += self._give_up(request, now, answer)
-        again += [instrument for instrument, at in self._refused.values() if at <= now]
+                again += self._give_up(request, now, answer, is_answer=False)
+        again += [refusal.instrument for refusal in self._refused.values() if refusal.again_at <= now]
         self._ask_one_by_one(again)
         return answer
 
@@ -180,10 +188,10 @@ class Subscriptions:
                         self._accept(request, symbol, answer)
             elif request.is_numbered or not any(i.venue_symbol in names for i in request.waiting.values()):
                 request.waiting.clear()
-        for symbol, (instrument, _) in list(self._refused.items()):
-            if instrument.venue_symbol in names:  # after all
+        for symbol, refusal in list(self._refused.items()):
+            if refusal.instrument.venue_symbol in names:  # after all
                 del self._refused[symbol]
-                self.confirmed[symbol] = instrument
+                self.confirmed[symbol] = refusal.instrument
                 answer.confirmed.append(symbol)
         self._forget_answered()
         return answer
@@ -199,12 +207,12 @@ class Subscriptions:
                 continue
             named = [symbol for symbol, i in request.waiting.items() if i.venue_symbol in names]
             for symbol in named:
-                self._reject(request, symbol, now, answer)
+                self._reject(request, symbol, now, answer, is_answer=True)
             if named and not request.is_numbered:
                 others += request.waiting.values()
                 request.waiting.clear()
             elif not names:
-                unknown += self._give_up(request, now, answer)
+                unknown += self._give_up(request, now, answer, is_answer=True)
         self._forget_answered()
         if others:
             self.subscribe(others)
@@ -218,12 +226,12 @@ class Subscriptions:
             return list(self._asked)
         return [r for r in self._asked if not r.is_numbered][-1:]
 
-    def _give_up(self, request: _Request, now: float, answer: Answer) -> list[Instrument]:
+    def _give_up(self, request: _Request, now: float, answer: Answer, *, is_answer: bool) -> list[Instrument]:
         # Returns what should be asked one by one: of many that were not answered each may be the reason.
         rest = list(request.waiting.values())
         if len(request.subscription.instruments) == 1:
             for instrument in rest:
-                self._reject(request, instrument.canonical, now, answer)
+                self._reject(request, instrument.canonical, now, answer, is_answer=is_answer)
             rest = []
         request.waiting.clear()
         self._forget_answered()
@@ -237,8 +245,8 @@ class Subscriptions:
         self.confirmed[symbol] = request.waiting.pop(symbol)
         answer.confirmed.append(symbol)
 
-    def _reject(self, request: _Request, symbol: str, now: float, answer: Answer) -> None:
-        self._refused[symbol] = (request.waiting.pop(symbol), now + self._retry_seconds)
+    def _reject(self, request: _Request, symbol: str, now: float, answer: Answer, *, is_answer: bool) -> None:
+        self._refused[symbol] = _Refusal(request.waiting.pop(symbol), now + self._retry_seconds, is_answer)
         answer.refused.append(symbol)
 
     def _forget_answered(self) -> None:

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import structlog
 
-from connectors.connection import ConnectionState, Setup, Timing
 from connectors.listener import Listener
 from connectors.pacing import Pacer
+from connectors.setup import ConnectionState, Setup, Timing
 from connectors.sharding import resharded
 from connectors.slot import Slot
 from connectors.venues.base import Venue
@@ -21,7 +21,8 @@ from market.instrument import Instrument
 
 log = structlog.get_logger()
 
-_LOOK_SECONDS: Final = 0.05
+_LOOK_SECONDS: Final = 0.05  # how often there is asked for room
+_MOVE_SECONDS: Final = 0.25
 
 
 class Driver:
@@ -92,6 +93,7 @@ class Driver:
         """
         self._over = asyncio.get_running_loop().create_future()
         self._may_read.set()
+        self._setup.pulse.beat(asyncio.get_running_loop().time(), self._setup.now_us())
         self._spawn(self._mind_room())
         try:
             await self.change(instruments)
@@ -153,22 +155,20 @@ class Driver:
         return f"{self._prefix}-{self._made:04d}"
 
     async def _move(self) -> None:
-        # A move is: confirmed by the new connection, a while on both, then ended on the old one.
+        # A move is: confirmed by the new connection, a while on both, then ended on the old one. Where the new one is refused the
+        # symbol, it stays where it is heard until the new one, which asks again from time to time, is given it.
         since: dict[Instrument, float] = {}
         loop = asyncio.get_running_loop()
         while self._moving:
             for move in list(self._moving):
                 instrument, old, new = move
-                if instrument.canonical in new.refused:  # it stays where it is heard
-                    new.remove([instrument])
-                    self._moving.remove(move)
-                elif instrument.canonical not in new.confirmed:
+                if instrument.canonical not in new.confirmed:
                     since.pop(instrument, None)
                 elif loop.time() - since.setdefault(instrument, loop.time()) >= self._setup.timing.overlap:
                     old.remove([instrument])
                     self._moving.remove(move)
             self._drop_empty_slots()
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_MOVE_SECONDS)
 
     async def _undo_moves(self) -> None:
         if self._mover is not None and not self._mover.done():
@@ -184,13 +184,17 @@ class Driver:
             self._spawn(slot.stop("no longer needed"), lasting=True)
 
     async def _mind_room(self) -> None:
+        # Also shows that the loop runs: what comes after a standstill is not new.
+        loop, setup = asyncio.get_running_loop(), self._setup
         while True:
-            room = asyncio.ensure_future(self._setup.listener.room())
+            setup.pulse.beat(loop.time(), setup.now_us())
+            room = asyncio.ensure_future(setup.listener.room())
             try:
                 await asyncio.wait([room], timeout=0)
                 if not room.done():
                     self._pause()
                     await asyncio.wait([room])
+                    setup.pulse.beat(loop.time(), setup.now_us())
                     self._resume()
                 room.result()
             finally:

@@ -21,7 +21,7 @@ class Wire(Protocol):
     def send(self, message: str) -> None:
         """Send a text message."""
 
-    def ping(self) -> None:
+    def ping(self, payload: bytes) -> None:
         """Send the protocol's own ping."""
 
     def pause(self) -> None:
@@ -43,8 +43,8 @@ class WireEvents(Protocol):
     def opened(self, wire: Wire) -> None:
         """Take the wire: the handshake is done."""
 
-    def arrived(self, messages: list[bytes], *, proof_of_life: bool) -> None:
-        """Take the messages that one read of the socket completed, and whether a ping or pong came."""
+    def arrived(self, messages: list[bytes], pong: bytes | None) -> None:
+        """Take the messages that one read of the socket completed and the last pong's payload; neither, if only a ping came."""
 
     def ended(self, reason: str) -> None:
         """Note that the wire is closed."""
@@ -153,9 +153,9 @@ class _Socket(asyncio.Protocol):
             self._reader.text(message)
             self._write()
 
-    def ping(self) -> None:
+    def ping(self, payload: bytes) -> None:
         if self._reader.is_open:
-            self._reader.ping()
+            self._reader.ping(payload)
             self._write()
 
     def pause(self) -> None:
@@ -192,8 +192,8 @@ class _Socket(asyncio.Protocol):
             self.opened.set_exception(told)
 
     def _deliver(self, arrived: Arrived) -> None:
-        if arrived.messages or arrived.proof_of_life:
-            self._events.arrived(arrived.messages, proof_of_life=arrived.proof_of_life)
+        if arrived.messages or arrived.is_pinged or arrived.pong is not None:
+            self._events.arrived(arrived.messages, arrived.pong)
 
     def _write(self) -> None:
         transport = self._transport

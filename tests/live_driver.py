@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from connectors.connection import Timing
+from connectors.setup import Timing
 from connectors.venues.base import Venue
 from connectors.websocket import Driver
 from tests.live_exchange import Exchange
@@ -127,6 +127,8 @@ class Live:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._market.cancel()
         await asyncio.wait([self._market])
+        if self.run.done() and isinstance(error, AssertionError):
+            self.run.result()  # what the auditor found
         before = self.now
         await self.driver.stop()
         if kind is None:

@@ -20,24 +20,24 @@ class MemoryWire:
     session: Session
     events: WireEvents
     loop: asyncio.AbstractEventLoop
-    held: list[bytes] = field(default_factory=list)
+    held: list[list[bytes] | bytes] = field(default_factory=list)
     is_paused: bool = False
     is_over: bool = False
     pings: int = 0
     sent_at: list[float] = field(default_factory=list)  # messages and pings
     # Queues, because the loop's timers that are due together come in no order.
-    to_exchange: deque[str | None] = field(default_factory=deque)  # None: a ping
-    to_driver: deque[list[bytes]] = field(default_factory=deque)  # empty: a pong
+    to_exchange: deque[str | bytes] = field(default_factory=deque)  # bytes: a ping's payload
+    to_driver: deque[list[bytes] | bytes] = field(default_factory=deque)  # bytes: a pong's payload
 
     def send(self, message: str) -> None:
         self.sent_at.append(self.loop.time())
         self.to_exchange.append(message)
         self.loop.call_later(LATENCY, self._hear)
 
-    def ping(self) -> None:
+    def ping(self, payload: bytes) -> None:
         self.pings += 1
         self.sent_at.append(self.loop.time())
-        self.to_exchange.append(None)
+        self.to_exchange.append(payload)
         self.loop.call_later(LATENCY, self._hear)
 
     def pause(self) -> None:
@@ -46,8 +46,7 @@ class MemoryWire:
     def resume(self) -> None:
         self.is_paused = False
         held, self.held = self.held, []
-        if held:
-            self.events.arrived(held, proof_of_life=False)
+        self.loop.call_soon(self._read, held)
 
     def close(self, reason: str) -> None:
         self.loop.call_later(2 * LATENCY, self.end, reason)
@@ -58,8 +57,11 @@ class MemoryWire:
 
     def push(self, *frames: bytes) -> None:
         """Send frames to the driver."""
+        self._push(list(frames))
+
+    def _push(self, what: list[bytes] | bytes) -> None:
         if not self.session.is_half_open:
-            self.to_driver.append(list(frames))
+            self.to_driver.append(what)
             self.loop.call_later(LATENCY, self._arrive)
 
     def end(self, reason: str) -> None:
@@ -73,17 +75,23 @@ class MemoryWire:
         message = self.to_exchange.popleft()
         if self.is_over or self.session.is_half_open:
             return
-        if message is None:
-            self.push()
+        if isinstance(message, bytes):
+            self._push(message)
         elif frames := self.exchange.hear(self.session, message):
             self.push(*frames)
 
     def _arrive(self) -> None:
-        frames = self.to_driver.popleft()
+        what = self.to_driver.popleft()
         if self.is_paused:
-            self.held += frames
-        elif not self.is_over:
-            self.events.arrived(frames, proof_of_life=not frames)
+            self.held.append(what)
+        else:
+            self._read([what])
+
+    def _read(self, arrived: list[list[bytes] | bytes]) -> None:
+        for what in arrived:
+            if not self.is_over:
+                frames, pong = ([], what) if isinstance(what, bytes) else (what, None)
+                self.events.arrived(frames, pong)
 
 
 class MemoryConnector:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from connectors.connection import Timing
+from connectors.setup import Timing
 from connectors.venues.feeding import Limit
 from connectors.wire import ConnectFailed, WireEvents
 from market.errors import ConfigError
