@@ -18,14 +18,16 @@ Every fault may say `exchange` (else every venue), `seconds` (how long), and wha
     lost              trades are never sent, and REST does not know them                  symbols, count
     cut               connections end as those of 24 h do                                 connections
     shutdown          it is announced, then connections end                               grace
-    subscribe_error   the next subscriptions are refused                                  count
-    rest_429          REST refuses: too many requests                                     retry_after
-    rest_418          REST refuses: banned                                                retry_after
-    rest_5xx          REST fails                                                          status
-    slow_rest         REST answers late                                                   by
+    subscribe_error   the next subscriptions are refused                                  count, drop
+    rest_429          REST refuses: too many requests                                     retry_after, drop
+    rest_418          REST refuses: banned                                                retry_after, drop
+    rest_5xx          REST fails                                                          status, drop
+    slow_rest         REST answers late                                                   by, drop
     malformed         the next frames of trades are broken                                how=truncated|json|both, count
     clock_offset      the venue's clock is moved and stays                                by
     maintenance       connections end and none is accepted
+
+`drop=yes` resets connections first, so that clients come back and meet the fault; drawn faults do that.
 """
 
 from __future__ import annotations
@@ -81,11 +83,11 @@ _TAKES: Final[dict[FaultKind, dict[str, str]]] = {
     FaultKind.LOST: {"seconds": "30", "count": "20"},
     FaultKind.CUT: {"connections": "all"},
     FaultKind.SHUTDOWN: {"grace": "5"},
-    FaultKind.SUBSCRIBE_ERROR: {"seconds": "10", "count": "1"},
-    FaultKind.REST_429: {"seconds": "5", "retry_after": "2"},
-    FaultKind.REST_418: {"seconds": "5", "retry_after": "3"},
-    FaultKind.REST_5XX: {"seconds": "5", "status": "503"},
-    FaultKind.SLOW_REST: {"seconds": "5", "by": "2"},
+    FaultKind.SUBSCRIBE_ERROR: {"seconds": "10", "count": "1", "drop": "no"},
+    FaultKind.REST_429: {"seconds": "5", "retry_after": "2", "drop": "no"},
+    FaultKind.REST_418: {"seconds": "5", "retry_after": "3", "drop": "no"},
+    FaultKind.REST_5XX: {"seconds": "5", "status": "503", "drop": "no"},
+    FaultKind.SLOW_REST: {"seconds": "5", "by": "2", "drop": "no"},
     FaultKind.MALFORMED: {"seconds": "30", "count": "3", "how": "both"},
     FaultKind.CLOCK_OFFSET: {"by": "0.5"},
     FaultKind.MAINTENANCE: {"seconds": "5"},
@@ -94,6 +96,7 @@ _WORDS: Final = {
     "how": ("reset", "close", "truncated", "json", "both"),
     "connections": ("all", "one", "oldest", "newest"),
     "control": ("yes", "no"),
+    "drop": ("yes", "no"),
 }
 _MOST_REORDERED_SECONDS: Final = 1.0
 
@@ -224,6 +227,8 @@ def _drawn(kind: FaultKind, random: Random, seconds: float, exchanges: Sequence[
         options["connections"] = random.choice(_WORDS["connections"])
     if "control" in takes:
         options["control"] = random.choice(_WORDS["control"])
+    if "drop" in takes:
+        options["drop"] = "yes"
     if kind is FaultKind.DROP:
         options["how"] = random.choice(("reset", "close"))
     if kind is FaultKind.CLOCK_OFFSET:

@@ -157,8 +157,17 @@ def _maintenance(record: FaultRecord, exchange: Exchange, random: Random) -> Fin
     return finish
 
 
+def _draw_clients(record: FaultRecord, exchange: Exchange, random: Random) -> None:
+    # Clients whose connections are reset come back, subscribe and ask for what they missed.
+    if record.fault.option("drop") == "yes":
+        for session in _chosen(record, exchange, random):
+            exchange.note(session, "reset: fault")
+            session.is_open = False
+            session.socket.reset()
+
+
 def _subscribe_error(record: FaultRecord, exchange: Exchange, random: Random) -> Finish:
-    del random
+    _draw_clients(record, exchange, random)
     exchange.refused_subscriptions += int(record.fault.number("count"))
 
     def finish() -> None:
@@ -382,7 +391,7 @@ class _RestFault:
 
 
 def _rest(record: FaultRecord, exchange: Exchange, random: Random) -> Finish:
-    del random
+    _draw_clients(record, exchange, random)
     refusal = _RestFault(record.fault)
     exchange.refusals.append(refusal)
     return lambda: exchange.refusals.remove(refusal)

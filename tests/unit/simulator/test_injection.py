@@ -239,6 +239,22 @@ def test_subscriptions_are_refused_so_often_and_no_longer() -> None:
     for number in range(3):
         client.say({"method": "SUBSCRIBE", "params": ["btcusdt@trade"], "id": number})
     assert ["code" in answer for answer in client.heard()] == [True, True, False]
+
+
+@pytest.mark.parametrize("kind", ["subscribe_error", "rest_429", "slow_rest"])
+def test_a_fault_can_bring_clients_to_meet_it(kind: str) -> None:
+    venue, client = with_fault(f"{kind}@1:drop=yes")
+    venue.run(1.2)
+    assert client.socket.ended == ["reset"]
+
+
+def test_refusals_end_with_their_number() -> None:
+    venue, _ = with_fault("subscribe_error@0:count=1:seconds=1", conditions=Conditions(enforces_limits=False))
+    client = venue.connect("/ws")
+    venue.run(0.1)
+    for number in range(2):
+        client.say({"method": "SUBSCRIBE", "params": ["btcusdt@trade"], "id": number})
+    assert ["code" in answer for answer in client.heard()] == [True, False]
     assert venue.exchange.refused_subscriptions == 0
 
 
