@@ -7,7 +7,6 @@ What a fault does to a connection starts with the tick after its moment. What it
 from __future__ import annotations
 
 import heapq
-import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from random import Random
@@ -18,15 +17,13 @@ import numpy as np
 from market.errors import ConfigError
 from simulator.block import Bools, Ints, Rows, runs
 from simulator.clock import SECOND_US
+from simulator.disturbances import Delay, Duplicate, Malformed, Missed, Reorder
 from simulator.exchange import Disturbance, Exchange
 from simulator.faults import Fault, FaultKind, FaultRecord, everywhere
 from simulator.http import Reply, json_reply
 from simulator.session import Session
-from simulator.wire import payload_of, text_frame
 
 Finish = Callable[[], None]
-_IDS: Final = re.compile(rb'"(?:t|trade_id)":"?(\d+)')
-_SYMBOL: Final = re.compile(rb'"(?:s|symbol|product_id)":"([^"]+)"')
 
 
 class Injector:
@@ -188,97 +185,9 @@ def _disturbing(make: Callable[[FaultRecord, Exchange, Random], Disturbance]) ->
     return begin
 
 
-class _Delay:
-    def __init__(self, record: FaultRecord, exchange: Exchange, random: Random) -> None:
-        del exchange, random
-        self._by = record.fault.number("by")
-        self._control = record.fault.option("control") == "yes"
-
-    def frames(self, session: Session, frames: list[bytes], now: float, *, is_control: bool) -> list[bytes]:
-        if is_control and not self._control:
-            return frames
-        session.control_overtakes = not self._control
-        session.hold(frames, now + self._by)
-        return []
-
-
-class _Duplicate:
-    def __init__(self, record: FaultRecord, exchange: Exchange, random: Random) -> None:
-        del exchange
-        self._share, self._random = record.fault.number("share"), random
-
-    def frames(self, session: Session, frames: list[bytes], now: float, *, is_control: bool) -> list[bytes]:
-        del session, now
-        if is_control:
-            return frames
-        return [copy for frame in frames for copy in ((frame, frame) if self._random.random() < self._share else (frame,))]
-
-
-class _Reorder:
-    def __init__(self, record: FaultRecord, exchange: Exchange, random: Random) -> None:
-        del exchange
-        self._window, self._random = record.fault.number("window"), random
-
-    def frames(self, session: Session, frames: list[bytes], now: float, *, is_control: bool) -> list[bytes]:
-        if is_control:
-            return frames
-        session.control_overtakes = True
-        for frame in frames:
-            session.hold_any_order(frame, now + self._random.random() * self._window)
-        return []
-
-
-class _Noted:
-    """A fault of frames of trades, whose ids are noted."""
-
-    def __init__(self, record: FaultRecord, exchange: Exchange, random: Random) -> None:
-        self._record, self._exchange, self._random = record, exchange, random
-        self._canonical = {symbol: tape.listing.canonical for symbol, tape in zip(exchange.symbols, exchange.tape.symbols, strict=True)}
-        self._left = int(record.fault.number("count"))
-
-    def _note(self, payload: bytes) -> None:
-        ids, symbol = sorted(map(int, _IDS.findall(payload))), _SYMBOL.search(payload)
-        if ids and symbol is not None:
-            self._record.concern(self._canonical.get(symbol[1].decode(), symbol[1].decode()), ids[0], ids[-1])
-
-
-class _Missed(_Noted):
-    """Keeps the next frames of trades from some clients."""
-
-    def __init__(self, record: FaultRecord, exchange: Exchange, random: Random) -> None:
-        super().__init__(record, exchange, random)
-        _chosen(record, exchange, random)
-
-    def frames(self, session: Session, frames: list[bytes], now: float, *, is_control: bool) -> list[bytes]:
-        del now
-        if is_control or self._left == 0 or session.name not in self._record.connections:
-            return frames
-        missed = min(self._left, len(frames))
-        self._left -= missed
-        for frame in frames[:missed]:
-            self._note(payload_of(frame))
-            self._exchange.frames_lost(session)
-        return frames[missed:]
-
-
-class _Malformed(_Noted):
-    """Breaks the next frames of trades, whoever they go to."""
-
-    def frames(self, session: Session, frames: list[bytes], now: float, *, is_control: bool) -> list[bytes]:
-        del session, now
-        if is_control or self._left == 0:
-            return frames
-        broken = min(self._left, len(frames))
-        self._left -= broken
-        return [self._broken(frame) for frame in frames[:broken]] + frames[broken:]
-
-    def _broken(self, frame: bytes) -> bytes:
-        payload = payload_of(frame)
-        self._note(payload)
-        how = self._record.fault.option("how")
-        if how == "truncated" or (how == "both" and self._random.random() < 0.5):
-            return text_frame(payload[: self._random.randint(1, len(payload) - 1)])
-        return text_frame(self._random.choice((payload.replace(b'"', b"", 1), payload + b"}", payload.replace(b":", b":,", 1))))
+def _missed(record: FaultRecord, exchange: Exchange, random: Random) -> Disturbance:
+    _chosen(record, exchange, random)
+    return Missed(record, exchange, random)
 
 
 def _fragment(record: FaultRecord, exchange: Exchange, random: Random) -> Finish:
@@ -400,14 +309,14 @@ def _rest(record: FaultRecord, exchange: Exchange, random: Random) -> Finish:
 _BEGIN: Final[dict[FaultKind, Callable[[FaultRecord, Exchange, Random], Finish | None]]] = {
     FaultKind.DROP: _drop,
     FaultKind.HALF_OPEN: _half_open,
-    FaultKind.DELAY: _disturbing(_Delay),
-    FaultKind.DUPLICATE: _disturbing(_Duplicate),
-    FaultKind.REORDER: _disturbing(_Reorder),
+    FaultKind.DELAY: _disturbing(Delay),
+    FaultKind.DUPLICATE: _disturbing(Duplicate),
+    FaultKind.REORDER: _disturbing(Reorder),
     FaultKind.FRAGMENT: _fragment,
     FaultKind.SNAPSHOT: _snapshot,
     FaultKind.REPEAT: _repeat,
     FaultKind.SKIP: _withhold,
-    FaultKind.MISS: _disturbing(_Missed),
+    FaultKind.MISS: _disturbing(_missed),
     FaultKind.LOST: _withhold,
     FaultKind.CUT: _cut,
     FaultKind.SHUTDOWN: _shutdown,
@@ -416,7 +325,7 @@ _BEGIN: Final[dict[FaultKind, Callable[[FaultRecord, Exchange, Random], Finish |
     FaultKind.REST_418: _rest,
     FaultKind.REST_5XX: _rest,
     FaultKind.SLOW_REST: _rest,
-    FaultKind.MALFORMED: _disturbing(_Malformed),
+    FaultKind.MALFORMED: _disturbing(Malformed),
     FaultKind.CLOCK_OFFSET: _clock_offset,
     FaultKind.MAINTENANCE: _maintenance,
 }
