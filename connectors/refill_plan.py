@@ -26,7 +26,7 @@ from market.trade import Int64s
 _SMALL_PAGES: Final = 20
 _RECENT_US: Final = 60 * SECOND
 _BEHIND_CAP_S: Final = 30.0
-_STEP_US: Final = SECOND  # how much earlier a page by time begins when the last one passed ids by
+_STEP_US: Final = SECOND  # how much earlier a page by time begins when the last one passed ids by, or did not come to them
 _SPARE_S: Final = 0.1
 
 
@@ -199,7 +199,8 @@ class RefillPlan:
         # One more, which is known: a page that holds it has passed all the others.
         need = max(h.last for h in (hole, *beside)) - hole.first + 2
         rows = self._page_rows if hole.passed or hole.behind else min(need, self._page_rows)
-        after_us = below.last_time - hole.passed * _STEP_US
+        # A clock that was set back stands between its trades: what follows an instant may not be all that follows a trade.
+        after_us = below.last_time - (hole.passed + hole.behind) * _STEP_US
         return Ask(name, Wanted(first_id=hole.first, last_id=hole.last, after_us=after_us, rows=rows), hole, beside)
 
     def answered(self, ask: Ask, ids: Int64s, times: Int64s, *, is_full: bool, asked_us: int, at: float) -> tuple[int, list[GivenUp]]:
