@@ -130,19 +130,38 @@ class LiveHome:
         for name, process in self.processes.items():
             assert process.poll() is None, f"{name} exited {process.returncode}\n{self.log(name)}"
 
+    def wait_for_feed(self, seconds: float = 60) -> int:
+        """Wait until every symbol is subscribed; return the start (epoch µs) of the first minute that is covered from then on."""
+
+        def subscribed() -> bool:
+            exchanges = self.market.state()["exchanges"].values()
+            return all(sum(c["subscribed"] for c in e["connections"].values()) >= len(e["symbols"]) for e in exchanges)
+
+        self.wait_until(subscribed, "all subscriptions", seconds)
+        return int((self.market.state()["now_us"] // MINUTE_US + 1) * MINUTE_US)
+
     def newest(self) -> dict[tuple[str, str], int]:
         """Return the highest trade id of each symbol that ClickHouse holds."""
-        warm = self.home.run_file()["warm"]
         sql = "SELECT exchange, canonical_symbol, max(sequence_number) AS id FROM k2.silver_trades GROUP BY exchange, canonical_symbol"
+        return {(row["exchange"], row["canonical_symbol"]): row["id"] for row in self._warm(sql)}
+
+    def count(self, rows: str) -> int:
+        """Return how many rows ClickHouse has of `table WHERE condition`."""
+        return int(self._warm(f"SELECT count() AS n FROM {rows}")[0]["n"])
+
+    def _warm(self, sql: str) -> list[dict[str, Any]]:
+        warm = self.home.run_file()["warm"]
         with WarmReader(Endpoint(warm["url"], warm["reader_user"], warm["reader_password"])) as reader:
-            return {(row["exchange"], row["canonical_symbol"]): row["id"] for row in reader.arrow(sql).to_pylist()}
+            return reader.arrow(sql).to_pylist()
 
     def wait_until(self, true: Callable[[], bool], what: str, seconds: float) -> None:
         """Poll until a condition holds, while all processes live."""
         deadline = time.monotonic() + seconds
         while not true():
             self.check()
-            assert time.monotonic() < deadline, f"not within {seconds} s: {what}\n" + "\n".join(self.log(name) for name in self.processes)
+            if time.monotonic() >= deadline:
+                told = [self.market.ask("faults").decode(), *(self.log(name) for name in self.processes)]
+                raise AssertionError(f"not within {seconds} s: {what}\n" + "\n".join(told))
             time.sleep(0.3)
 
     def close(self) -> None:
