@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,15 +38,18 @@ def held(log: TopicLog, exchange: str, symbols: list[str]) -> Held:
         at = 0
         while at < end:
             records = log.read(topic, partition, at, 10_000)
-            assert records is not None
+            if records is None:  # a broker sends when it likes
+                time.sleep(0.01)
+                continue
+            offsets = records.column("offset").to_pylist()
             trades = decoder.decode(RawBatch(exchange, topic, partition, "-", end, records), instruments).trades
             for row, code, number in zip(trades.row.tolist(), trades.symbol.tolist(), trades.trade_id.tolist(), strict=True):
-                found.first.setdefault((instruments.listed[code].canonical, number), (partition, at + row))
+                found.first.setdefault((instruments.listed[code].canonical, number), (partition, offsets[row]))
             for row, kind in enumerate(records.column("kind").to_pylist()):
                 if kind is not None:
                     body = json.loads(records.column("payload")[row].as_py())
-                    found.others.append({**body, "kind_of_record": kind, "partition": partition, "offset": at + row})
-            at += records.num_rows
+                    found.others.append({**body, "kind_of_record": kind, "partition": partition, "offset": offsets[row]})
+            at = offsets[-1] + 1
     return found
 
 
