@@ -27,6 +27,7 @@ from connectors.topic_tail import Tail, read_tail
 from connectors.topics.base import TopicLog
 from connectors.venue_urls import rest_url, websocket_url
 from connectors.venues.base import Venue
+from connectors.venues.feeding import FeedRules
 from connectors.venues.registry import venue
 from connectors.websocket import Driver
 from market.errors import ConfigError, TransientError
@@ -101,9 +102,7 @@ class FeedProcess:
             ConfigError: an exchange has no live feed, or a topic cannot be used.
             PipelineError: nothing can be written any more.
         """
-        for exchange in listed:
-            if venue(exchange).feed is None:
-                raise ConfigError(f"{exchange} has no live feed: its frames are only loaded from files; leave it out with --exchange")
+        _check_feeds(listed)
         self.outbox.start()
         work: list[asyncio.Task[Any]] = [asyncio.create_task(c) for c in (stop.wait(), self._begin(listed), self._watch())]
         self._failed = asyncio.get_running_loop().create_future()
@@ -158,9 +157,7 @@ class FeedProcess:
         refiller = self._refiller(found, instruments, feed)
         feed.refills, counts.refill = refiller, refiller.counted
         refiller.begin(await self._patiently(exchange, partial(self._tail, found, instruments)))
-        if found.feed is None:
-            raise ConfigError(f"{exchange} has no live feed")
-        url = websocket_url(found.feed.websocket_url, exchange, self._venues_url)
+        url = websocket_url(_rules(found).websocket_url, exchange, self._venues_url)
         driver = Driver(found, feed, url=url, feed_name=self.name, now_us=self._now_us)
         running = self._running[exchange] = _Running(feed, driver, refiller)
         self._spawn(running, driver.run(instruments.listed))
@@ -259,3 +256,14 @@ class FeedProcess:
                 running.feed.flush()
         except Exception as error:  # a timer's would only be logged
             self._fail(error)
+
+
+def _check_feeds(listed: Mapping[str, Instruments]) -> None:
+    for exchange in listed:
+        _rules(venue(exchange))
+
+
+def _rules(found: Venue) -> FeedRules:
+    if found.feed is None:
+        raise ConfigError(f"{found.exchange} has no live feed: its frames are only loaded from files; leave it out with --exchange")
+    return found.feed

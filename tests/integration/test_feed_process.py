@@ -1,0 +1,166 @@
+"""The feeds of one process over topics in memory, against a simulator in the same loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from connectors import feed_process
+from connectors.feed_process import FeedProcess
+from connectors.spill_folders import SpillFolders, open_spills
+from connectors.topics.memory import MemoryTopics
+from connectors.venues.registry import build_instruments, venue
+from market.errors import ConfigError, PipelineError, SourceDisconnected
+from market.instrument import Instruments
+from market.record import topic_name
+from simulator.config import SimulatorConfig
+from simulator.simulator import Simulator
+from tests.topic_truth import held
+
+SYMBOLS = {"binance": ("BTC/USDT", "ETH/USDT"), "kraken": ("BTC/USD",), "coinbase": ("BTC/USD",)}
+
+
+def listed(*exchanges: str, symbols: Mapping[str, tuple[str, ...]] = SYMBOLS) -> dict[str, Instruments]:
+    return {exchange: build_instruments(exchange, list(symbols[exchange])) for exchange in exchanges}
+
+
+class Topics(MemoryTopics):
+    """Topics in memory whose next calls may fail."""
+
+    failures: list[PipelineError]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures = []
+
+    def create(self, topic: str, partitions: int) -> None:
+        if self.failures:
+            raise self.failures.pop()
+        super().create(topic, partitions)
+
+    def append(self, topic: str, records: Mapping[int, pa.RecordBatch]) -> None:
+        if self.failures:
+            raise self.failures.pop()
+        super().append(topic, records)
+
+
+class Rig:
+    def __init__(self, folder: Path, url: str) -> None:
+        self.topics = Topics()
+        self.spills: SpillFolders = open_spills(folder, "one")
+        self.process = FeedProcess(
+            "one", self.topics, 2, self.spills, spill_bytes=1 << 20, venues_url=url, now_us=now_us, open_log=lambda: self.topics
+        )
+        self.stop = asyncio.Event()
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not true():  # noqa: ASYNC110 nothing would set an event
+                await asyncio.sleep(0.02)
+
+    def ids(self, exchange: str, symbol: str) -> list[int]:
+        if topic_name(exchange) not in self.topics.topics():
+            return []
+        return held(self.topics, exchange, list(SYMBOLS[exchange])).ids(symbol)
+
+
+def now_us() -> int:
+    import time
+
+    return time.time_ns() // 1_000
+
+
+@asynccontextmanager
+async def rig(folder: Path) -> AsyncIterator[Rig]:
+    async with Simulator(SimulatorConfig(rate=400, symbols=SYMBOLS)) as market:
+        made = Rig(folder, market.url)
+        try:
+            yield made
+        finally:
+            made.spills.close()
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(work)
+
+
+def test_exchanges_come_and_go_while_others_are_not_disturbed(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with rig(tmp_path) as made:
+            fewer = {**SYMBOLS, "binance": ("BTC/USDT",)}
+            feeding = asyncio.create_task(made.process.run(listed("binance", "kraken", symbols=fewer), made.stop))
+            await made.until(lambda: len(made.ids("binance", "BTC/USDT")) > 20 and len(made.ids("kraken", "BTC/USD")) > 20)
+            await made.process.change(listed("binance", "coinbase"))
+            await made.until(lambda: len(made.ids("coinbase", "BTC/USD")) > 20 and len(made.ids("binance", "ETH/USDT")) > 20)
+            made.stop.set()
+            assert await feeding
+            for exchange, symbol in (("binance", "BTC/USDT"), ("binance", "ETH/USDT"), ("kraken", "BTC/USD"), ("coinbase", "BTC/USD")):
+                ids = made.ids(exchange, symbol)
+                assert ids == list(range(ids[0], ids[-1] + 1))
+            events = {e: held(made.topics, e, list(SYMBOLS[e])).of_kind("event") for e in SYMBOLS}
+            assert [[e["kind"] for e in events[name]] for name in ("binance", "kraken", "coinbase")] == [["connected", "disconnected"]] * 3
+
+    run(work())
+
+
+def test_log_that_cannot_be_reached_at_the_start_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_process, "_RETRY_S", 0.01)
+
+    async def work() -> None:
+        async with rig(tmp_path) as made:
+            made.topics.failures = [SourceDisconnected("away")] * 3
+            feeding = asyncio.create_task(made.process.run(listed("kraken"), made.stop))
+            await made.until(lambda: len(made.ids("kraken", "BTC/USD")) > 5)
+            made.stop.set()
+            assert await feeding
+
+    run(work())
+
+
+def test_what_the_log_refuses_ends_the_process_with_its_error(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with rig(tmp_path) as made:
+            feeding = asyncio.create_task(made.process.run(listed("kraken"), made.stop))
+            await made.until(lambda: len(made.ids("kraken", "BTC/USD")) > 5)
+            made.topics.failures = [ConfigError("not allowed")]
+            with pytest.raises(ConfigError, match="not allowed"):
+                await asyncio.wait_for(feeding, 30)
+            assert made.spills.own.nbytes > 0
+
+    run(work())
+
+
+def test_topic_that_cannot_be_used_ends_the_process_with_its_error(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with rig(tmp_path) as made:
+            made.topics.failures = [ConfigError("no")]
+            with pytest.raises(ConfigError, match="no"):
+                await made.process.run(listed("kraken"), made.stop)
+
+    run(work())
+
+
+def test_exchange_without_a_live_feed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(venue("kraken")), "feed", None)
+
+    async def work() -> None:
+        async with rig(tmp_path) as made:
+            with pytest.raises(ConfigError, match="kraken has no live feed"):
+                await made.process.run(listed("binance", "kraken"), made.stop)
+
+    run(work())
+
+
+def test_stop_before_anything_is_connected(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with rig(tmp_path) as made:
+            made.stop.set()
+            assert await made.process.run(listed("kraken"), made.stop)
+
+    run(work())
