@@ -11,12 +11,11 @@ from connectors.venues.feeding import Limit
 
 
 class Pacer:
-    """Keeps a limit: at most `count` in any `seconds`."""
+    """Keeps a limit: at most `count` in any `seconds`, and any `count` of them at once."""
 
     def __init__(self, limit: Limit) -> None:
         self._limit = limit
         self._taken: deque[float] = deque()
-        self._turn = asyncio.Lock()
 
     def wait_seconds(self, now: float) -> float:
         """Return how long the next one must wait; 0 if it may go now."""
@@ -29,13 +28,34 @@ class Pacer:
         """Count one that goes now."""
         self._taken.append(now)
 
+
+class Turns:
+    """Keeps a limit and never uses it up: half of it may go at once, the rest is spread evenly over the limit's time.
+
+    So an outage in which everybody tries again and again does not end with nobody allowed to try.
+    """
+
+    def __init__(self, limit: Limit) -> None:
+        self._burst = max(1, limit.count // 2)
+        self._per_second = max(1, limit.count - self._burst) / limit.seconds
+        self._left = float(self._burst)
+        self._left_at: float | None = None
+        self._queue = asyncio.Lock()
+
     async def turn(self) -> None:
-        """Wait until one may go, and count it; whoever asks first goes first."""
+        """Return when one may go; whoever asks first goes first."""
         loop = asyncio.get_running_loop()
-        async with self._turn:
-            if (seconds := self.wait_seconds(loop.time())) > 0:
-                await asyncio.sleep(seconds)
-            self.take(loop.time())
+        async with self._queue:
+            self._fill(loop.time())
+            if self._left < 1:
+                await asyncio.sleep((1 - self._left) / self._per_second)
+                self._fill(loop.time())
+            self._left -= 1
+
+    def _fill(self, now: float) -> None:
+        since = now - self._left_at if self._left_at is not None else 0.0
+        self._left = min(self._burst, self._left + since * self._per_second)
+        self._left_at = now
 
 
 @dataclass(slots=True)

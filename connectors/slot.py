@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from connectors.connection import Connection
-from connectors.pacing import Backoff, Pacer
+from connectors.pacing import Backoff, Turns
 from connectors.setup import Setup
 from connectors.wire import ConnectFailed
 from market.instrument import Instrument
@@ -31,7 +31,7 @@ class Slot:
         self,
         setup: Setup,
         *,
-        connects: Pacer,
+        connects: Turns,
         may_read: asyncio.Event,
         next_name: Callable[[], str],
     ) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 
 from connectors.listener import Listener
-from connectors.pacing import Pacer
+from connectors.pacing import Turns
 from connectors.setup import ConnectionState, Setup, Timing
 from connectors.sharding import resharded
 from connectors.slot import Slot
@@ -70,7 +70,7 @@ class Driver:
         )
         self._prefix = f"{venue.exchange}-{feed_name}"
         self._made = 0
-        self._connects = Pacer(venue.feed.connects)
+        self._connects = Turns(venue.feed.connects)
         self._may_read = asyncio.Event()
         self._changing = asyncio.Lock()
         self._slots: list[Slot] = []
