@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -70,6 +71,7 @@ def feed(exchanges: Sequence[str], name: str | None) -> None:
         venues_url=settings.venues_url,
         now_us=now_us,
         open_log=lambda: open_log(settings),
+        begun=spare_the_collector,
     )
     try:
         with _announced(settings, name, process):
@@ -98,6 +100,12 @@ def keep_pandas_out() -> None:
 
     if "pandas" not in sys.modules:
         sys.meta_path.insert(0, _Nowhere)
+
+
+def spare_the_collector() -> None:
+    """Let the garbage collector leave alone what was loaded so far: 150,000 objects that stay, 100 ms of a full collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def _chosen(listed: Mapping[str, Instruments], exchanges: Sequence[str]) -> dict[str, Instruments]:

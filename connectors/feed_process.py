@@ -67,6 +67,7 @@ class FeedProcess:
         venues_url: stands in for the venues; empty: they themselves.
         now_us: wall clock, epoch µs.
         open_log: opens the log once more, to read what a topic ends with while the other is written.
+        begun: called once all exchanges of the first list are being connected.
     """
 
     def __init__(
@@ -80,13 +81,14 @@ class FeedProcess:
         venues_url: str,
         now_us: Callable[[], int],
         open_log: Callable[[], TopicLog],
+        begun: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self.counts: dict[str, FeedCounts] = {}
         self.latency = Latency(now_us)
         self.outbox = Outbox(topics, spills.own, spills.older, spill_bytes=spill_bytes, written=self.latency)
         self._topics, self._partitions, self._venues_url = topics, partitions, venues_url
-        self._now_us, self._open_log = now_us, open_log
+        self._now_us, self._open_log, self._begun = now_us, open_log, begun
         self._running: dict[str, _Running] = {}
         self._flush_due: asyncio.TimerHandle | None = None
         self._changing = asyncio.Lock()
@@ -146,6 +148,7 @@ class FeedProcess:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.outbox.drained(), LEFT_OVER_S)
         await self.change(listed)
+        self._begun()
         await asyncio.Event().wait()
 
     async def _begin_exchange(self, exchange: str, instruments: Instruments) -> None:
