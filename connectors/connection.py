@@ -25,7 +25,7 @@ class Connection:
 
     Attributes:
         lost: done when the connection has ended, with the reason.
-        leaving: done when the venue has asked for a new connection, with its words.
+        leaving: done when a new connection should take over, with the reason.
         settled: done when every symbol has been confirmed or refused once.
     """
 
@@ -104,9 +104,11 @@ class Connection:
         self._instruments = None
         if self._wire is None or self.lost.done():
             return
-        ended = self._subscriptions.unsubscribe(instruments)
+        ended, is_said = self._subscriptions.unsubscribe(instruments)
         if ended and self._doubt is None:
             self._setup.listener.ended(self.name, ended, self._stamp(), "unsubscribed")
+        if not is_said:
+            self._leave("subscriptions cannot be ended here")
         self._nudge()
 
     def pause(self) -> None:
@@ -240,14 +242,17 @@ class Connection:
 
     def _heed(self, notice: Notice) -> None:
         if notice.kind is NoticeKind.RECONNECT:
-            if not self.leaving.done():
-                self.leaving.set_result(notice.detail)
+            self._leave(f"the venue asks: {notice.detail}")
             return
         if notice.kind is NoticeKind.ERROR:
             log.warning("venue_complained", connection=self.name, detail=notice.detail)
             return
         self._tell(self._subscriptions.heard(notice, self._loop.time()))
         self._nudge()
+
+    def _leave(self, reason: str) -> None:
+        if not self.leaving.done():
+            self.leaving.set_result(reason)
 
     def _tell(self, answer: Answer) -> None:
         listener, at_us = self._setup.listener, self._stamp()

@@ -118,7 +118,7 @@ class Slot:
             elif not connection.lost.done():  # asked to leave at once: its successor may be, too
                 await _first(connection.lost, seconds=self._backoff.next_seconds())
             if not connection.lost.done():
-                reason = f"the venue asks: {connection.leaving.result()}" if connection.leaving.done() else "it grows old"
+                reason = connection.leaving.result() if connection.leaving.done() else "it grows old"
                 log.info("connection_replacing", connection=connection.name, reason=reason)
                 successor = await self._replace(connection)
                 if successor is not None:

@@ -90,8 +90,13 @@ class Subscriptions:
             self._refused.pop(instrument.canonical, None)
         self._add(self._venue.subscriptions(instruments, self._next_request), is_subscription=True)
 
-    def unsubscribe(self, instruments: Sequence[Instrument]) -> list[str]:
-        """Queue the messages that end these subscriptions; returns the symbols that had been confirmed."""
+    def unsubscribe(self, instruments: Sequence[Instrument]) -> tuple[list[str], bool]:
+        """Queue the messages that end these subscriptions.
+
+        Returns:
+            The symbols that had been confirmed, and whether the venue has messages for that: if not, only a new connection
+            without these symbols will do.
+        """
         ended, asked = [], []
         for instrument in instruments:
             symbol = instrument.canonical
@@ -104,9 +109,9 @@ class Subscriptions:
                 if request.is_subscription:
                     request.waiting.pop(symbol, None)
         self._forget_answered()
-        if asked:
-            self._add(self._venue.unsubscriptions(asked, self._next_request), is_subscription=False)
-        return ended
+        messages = self._venue.unsubscriptions(asked, self._next_request) if asked else []
+        self._add(messages, is_subscription=False)
+        return ended, bool(messages) or not asked
 
     def message(self, now: float) -> str | None:
         """Return the next message if one may be sent now; it counts as sent."""

@@ -222,6 +222,57 @@ def test_nothing_is_read_while_there_is_no_room_and_our_own_silence_kills_nothin
     run_virtual(story())
 
 
+@every_exchange
+def test_what_waited_unread_is_no_proof_that_nothing_came_after_it(kind: type[Exchange]) -> None:
+    async def story() -> None:
+        async with Live(kind, THREE) as live:
+            await asyncio.sleep(5)
+            live.told.has_room.clear()
+            await asyncio.sleep(10)
+            live.wires[0].session.is_half_open = True  # what was sent until now waits, and nothing follows
+            live.told.has_room.set()
+            await asyncio.sleep(1)
+            (told,) = live.told.connections.values()
+            assert sorted(told.ended) == [(symbol, "not read for a while") for symbol in sorted(THREE)]
+            assert live.told.asserted == []
+            await asyncio.sleep(20)
+            assert live.told.asserted == sorted(THREE)
+
+    run_virtual(story())
+
+
+@every_exchange
+def test_the_answer_to_a_new_ping_ends_the_doubt(kind: type[Exchange]) -> None:
+    async def story() -> None:
+        async with Live(kind, THREE) as live:
+            await asyncio.sleep(5)
+            live.driver._setup.pulse.at -= 5.0  # the process has stood still
+            live.wires[0].events.arrived([], None)
+            assert live.told.asserted == []
+            live.wires[0].events.arrived([], b"999")  # of no ping of ours
+            assert live.told.asserted == []
+            await asyncio.sleep(0.2)
+            assert live.told.asserted == sorted(THREE)
+            (told,) = live.told.connections.values()
+            assert {reason for _, reason in told.ended} == {"the process did not run for a while"}
+
+    run_virtual(story())
+
+
+def test_an_answer_to_a_ping_proves_only_what_was_sent_before_the_ping() -> None:
+    async def story() -> None:
+        async with Live(BinanceLike, THREE, trade_seconds=1e6) as live:
+            proofs: list[int] = []
+            live.told.alive = lambda _, at_us: proofs.append(at_us)  # type: ignore[method-assign]
+            await asyncio.sleep(10)
+            begun = 1_700_000_000_000_000
+            asked = [begun + round(at * 1_000_000) for at in live.wires[0].sent_at[1:]]
+            assert proofs == asked[: len(proofs)]
+            assert len(proofs) >= 8
+
+    run_virtual(story())
+
+
 def test_no_connection_is_made_while_there_is_no_room() -> None:
     async def story() -> None:
         async with Live(BinanceLike, THREE) as live:

@@ -113,6 +113,22 @@ def test_a_reload_ends_what_is_gone_at_once_and_disturbs_nothing_that_stays(kind
     run_virtual(story())
 
 
+def test_where_nothing_ends_a_subscription_a_new_connection_does() -> None:
+    async def story() -> None:
+        async with Live(KrakenLike, THREE) as live:
+            await asyncio.sleep(40)
+            type(live.exchange.venue).unsubscriptions = lambda *_: []  # type: ignore[method-assign]
+            await live.change("ETH/USD", "SOL/USD", "XRP/USD")
+            assert live.told.asserted == ["ETH/USD", "SOL/USD"]
+            for _ in range(200):
+                await asyncio.sleep(0.1)
+                assert {"ETH/USD", "SOL/USD"} <= set(live.told.asserted)
+            assert live.told.asserted == ["ETH/USD", "SOL/USD", "XRP/USD"]
+            assert [session.subscribed for session in live.exchange.sessions] == [{"ETH/USD", "SOL/USD", "XRP/USD"}]
+
+    run_virtual(story())
+
+
 @every_exchange
 def test_a_symbol_that_leaves_and_comes_back_at_once_is_confirmed_anew(kind: type[Exchange]) -> None:
     async def story() -> None:
