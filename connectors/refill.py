@@ -115,7 +115,13 @@ class Refiller:
         self.counts = RefillCounts()
         self._venue, self._instruments, self._client = venue, instruments, client
         self._feed, self._put, self._bounds, self._now_us = f"{feed}-refill", put, bounds, now_us
-        self._plan = RefillPlan(1000 if venue.rest is None else venue.rest.page_rows, pace or Pace(), self._found_missing)
+        rules = venue.rest
+        self._plan = RefillPlan(
+            1000 if rules is None else rules.page_rows,
+            pace or Pace(),
+            self._found_missing,
+            by_time=rules is not None and rules.wholly_by_time,
+        )
         self._retry = Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S, random)
         self._pause = Backoff(_PAUSE_S, _LONGEST_PAUSE_S, random)
         self._paused_until = 0.0

@@ -47,13 +47,17 @@ class Pace:
 
 @dataclass(slots=True, eq=False)
 class _Hole:
-    """Missing ids, some of which may be known by now. `passed`, `behind`: pages that passed them by, that did not reach them."""
+    """Missing ids, some of which may be known by now. `passed`, `behind`: pages that passed them by, that did not reach them.
+
+    `since_us`: where a full page by time ended before it reached them: the next one goes on there.
+    """
 
     first: int
     last: int
     due: float
     passed: int = 0
     behind: int = 0
+    since_us: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -112,9 +116,9 @@ class Proof:
 class RefillPlan:
     """The known and the missing ids of one exchange. `at`: any monotonic seconds; `now_us`: the wall clock, epoch µs."""
 
-    def __init__(self, page_rows: int, pace: Pace, noticed: Callable[[int], None] = lambda _: None) -> None:
-        """`noticed` is told of each new hole's size."""
-        self._page_rows, self._pace, self._noticed = page_rows, pace, noticed
+    def __init__(self, page_rows: int, pace: Pace, noticed: Callable[[int], None] = lambda _: None, *, by_time: bool = False) -> None:
+        """`noticed` is told of each new hole's size; `by_time`: the venue's pages are asked by time."""
+        self._page_rows, self._pace, self._noticed, self._by_time = page_rows, pace, noticed, by_time
         self._symbols: dict[str, _Symbol] = {}
 
     def begin(self, symbol: str, known: KnownIds, given_up: Iterable[Range], at: float) -> None:
@@ -198,9 +202,9 @@ class RefillPlan:
         beside = tuple(h for h in symbol.holes if h is not hole and h.due <= at and h.first > hole.first and h.last < end)
         # One more, which is known: a page that holds it has passed all the others.
         need = max(h.last for h in (hole, *beside)) - hole.first + 2
-        rows = self._page_rows if hole.passed or hole.behind else min(need, self._page_rows)
+        rows = self._page_rows if hole.passed or hole.behind or hole.since_us is not None else min(need, self._page_rows)
         # A clock that was set back stands between its trades: what follows an instant may not be all that follows a trade.
-        after_us = below.last_time - (hole.passed + hole.behind) * _STEP_US
+        after_us = below.last_time - (hole.passed + hole.behind) * _STEP_US if hole.since_us is None else hole.since_us
         return Ask(name, Wanted(first_id=hole.first, last_id=hole.last, after_us=after_us, rows=rows), hole, beside)
 
     def answered(self, ask: Ask, ids: Int64s, times: Int64s, *, is_full: bool, asked_us: int, at: float) -> tuple[int, list[GivenUp]]:
@@ -223,6 +227,9 @@ class RefillPlan:
         new = self.observed(ask.symbol, ids, times, at)
         if isinstance(ask.job, _Hole):
             top = int(ids.max()) if len(ids) else -1
+            if self._by_time and is_full and top < ask.job.first and ask.job in symbol.holes and int(times.max()) > ask.wanted.after_us:
+                ask.job.since_us = int(times.max())
+                return new, []
             holes = [ask.job, *(hole for hole in ask.beside if hole.last <= top)]
             return new, [part for hole in holes for part in self._after_hole(ask.symbol, symbol, hole, top, at)]
         newest = symbol.known.newest

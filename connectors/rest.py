@@ -53,12 +53,16 @@ class RestClient:
     def __init__(self, base_url: str, rules: RestRules, *, now_us: Callable[[], int], timeout_s: float = TIMEOUT_S) -> None:
         self._base_url = base_url.rstrip("/")
         self._pacer = Pacer(Limit(max(1, rules.requests.count // rules.weight), rules.requests.seconds))
+        self._turn = asyncio.Lock()
         self._now_us, self._timeout_s = now_us, timeout_s
         self._client: httpx.AsyncClient | None = None
 
     async def turn(self) -> None:
         """Wait until the pace allows a request, and count it."""
-        await self._pacer.turn()
+        async with self._turn:
+            while (seconds := self._pacer.wait_seconds(asyncio.get_running_loop().time())) > 0:  # noqa: ASYNC110 - a clock is waited for
+                await asyncio.sleep(seconds)
+            self._pacer.take(asyncio.get_running_loop().time())
 
     async def get(self, path: str) -> Answer:
         """Return the answer for a path and query, whatever its status. Redirects are answers.

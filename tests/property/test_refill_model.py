@@ -80,7 +80,9 @@ class Run:
 
     def __init__(self, world: World, page_rows: int = PAGE) -> None:
         self.world = world
-        self.plan = RefillPlan(page_rows, Pace(settle_seconds=0.5, again_seconds=(0.5, 1.0), lag_us=LAG))
+        pace = Pace(settle_seconds=0.5, again_seconds=(0.5, 1.0), lag_us=LAG)
+        rest = world.venue.rest
+        self.plan = RefillPlan(page_rows, pace, by_time=rest is not None and rest.wholly_by_time)
         self.bounds = Bounds(world.offset + 20_000, world.offset + 300_000 + STEP)
         self.known: set[int] = set()
         self.given_up: set[int] = set()

@@ -143,6 +143,26 @@ def test_a_page_below_the_hole_is_no_progress() -> None:
     assert wanted(s.next(2.0)) == ("A/B", 3, 5, PAGE)
 
 
+def test_a_full_page_by_time_that_ends_before_the_hole_is_gone_on_from() -> None:
+    def dense(*numbers: int) -> tuple[Int64s, Int64s]:
+        return np.array(numbers, np.int64), np.array([NOW + n * SECOND // 20 for n in numbers], np.int64)
+
+    plan = RefillPlan(PAGE, PACE, by_time=True)
+    plan.observed("A/B", *dense(*range(100), 105), 0.0)
+    ask = plan.next(1.0, NOW, BOUNDS)
+    assert ask is not None
+    plan.answered(ask, *dense(), is_full=False, asked_us=NOW, at=1.0)  # nothing came: the venue's clock may have been set back
+    for first, after in ((80, 79), (90, 89)):
+        ask = plan.next(2.0, NOW, BOUNDS)
+        assert ask is not None
+        assert (ask.wanted.after_us, ask.wanted.rows) == (NOW + after * SECOND // 20, PAGE)
+        plan.answered(ask, *dense(*range(first, first + PAGE)), is_full=True, asked_us=NOW, at=2.0)
+    ask = plan.next(2.0, NOW, BOUNDS)
+    assert ask is not None
+    plan.answered(ask, *dense(*range(100, 106)), is_full=False, asked_us=NOW, at=2.0)
+    assert plan.waiting_ids() == 0
+
+
 def test_given_up_ids_are_not_asked_for_again_but_later_holes_are() -> None:
     s = Script()
     known = KnownIds()
