@@ -16,6 +16,7 @@ from connectors.venues.columns import texts
 from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind
 from connectors.venues.layout import Layout, TableVenue
 from connectors.venues.reading import Item, Items
+from connectors.venues.scan_layout import US
 from connectors.venues.text import Unusable, shown
 
 CHANNEL = "live_trades_"
@@ -42,7 +43,7 @@ class Bitstamp(TableVenue):
         side="type",
         buy="0",
         sell="1",
-        unit_us=1,
+        unit_us=US,
     )
     feed = FeedRules(
         websocket_url="wss://ws.bitstamp.net",

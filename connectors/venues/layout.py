@@ -18,22 +18,21 @@ from connectors.venues.columns import Columns, Frames, Symbols
 from connectors.venues.feeding import Notice, NoticeKind, Subscription
 from connectors.venues.reading import OWN_KEY, Item, Items, ReadTrade
 from connectors.venues.scan import spans_for
-from connectors.venues.scan_layout import LATEST_US, ROLES, program, scan_frames
-from connectors.venues.text import NumberText, Unusable, digits, mantissa, shown, whole
+from connectors.venues.scan_layout import LATEST_US, MS, RFC3339, ROLES, program, scan_frames
+from connectors.venues.text import NumberText, Unusable, digits, mantissa, rfc3339_us, shown, whole
 from market.ids import uuid_halves
 from market.instrument import Instrument, Instruments
 from market.trade import NO_TAIL
-
-MS: int = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """Where a trade's values stand; the syntax of `frames` is told in `scan_layout`.
 
-    `others`: frequent frames without trades, in the same syntax. `texts`: fields that are JSON strings, the others are numbers. `symbol`: empty where only the record's key names it.
-    `buy`, `sell`: what `side` says of the taker; numbers as they are written. `event`: the frame's own time, a hole.
-    `fixed`: a field (a string) that must say `fixed_text`, `fixed_must`: and may not be missing.
+    `others`: frequent frames without trades, in the same syntax. `texts`: fields that are JSON strings, the others are numbers.
+    `symbol`: empty where only the record's key names it. `buy`, `sell`: what `side` says of the taker; numbers as they are
+    written. `event`: the frame's own time. `unit_us`: how times are written: `MS`, `US` or `RFC3339`. `fixed`: a field (a
+    string) that must say `fixed_text`; `fixed_must`: and may not be missing.
     """
 
     frames: tuple[str, ...]
@@ -127,8 +126,10 @@ class TableVenue(Venue):
     def as_time(self, fields: object, name: str) -> int | None:
         """Return a field in µs, None if it is no time; JSON numbers may be `NumberText` or `int`."""
         value = fields.get(name) if isinstance(fields, dict) else None
-        number = (digits(value) if type(value) is str else None) if name in self.layout.texts else whole(value)
         unit = self.layout.unit_us
+        if unit == RFC3339:
+            return rfc3339_us(value)
+        number = (digits(value) if type(value) is str else None) if name in self.layout.texts else whole(value)
         return number * unit if number is not None and number < LATEST_US // unit else None
 
     def confirmed_by(self, frame: bytes, instruments: Instruments) -> list[str]:

@@ -28,6 +28,7 @@ from connectors.venues.scan import (
     decimal,
     integer,
     number_end,
+    rfc3339,
     scan_object,
     symbol_code,
     text_end,
@@ -36,6 +37,11 @@ from market.jit import compiled_scan
 from market.trade import NO_TAIL, Bools, Int64s
 
 LATEST_US: Final = 10**16  # a time at or past it is none
+
+# How times are written: µs of one unit, or as text.
+MS: Final = 1000
+US: Final = 1
+RFC3339: Final = 0
 
 # What a trade is made of. FIXED: a field that must hold a given text.
 ROLES: Final = ("symbol", "id", "time", "price", "quantity", "side", "event", "fixed")
@@ -107,7 +113,7 @@ def program(
         fields: field name by role; roles may be missing.
         texts: the fields that are JSON strings; the others are numbers.
         words: what the side says of a buy and of a sale, what the fixed field says.
-        unit_us: of times, in µs.
+        unit_us: how times are written: `MS`, `US` or `RFC3339`.
         must: the fixed field may not be missing.
         uuids: ids are UUIDs.
     """
@@ -216,6 +222,8 @@ def _uuid(data: Bytes, start: int, stop: int) -> tuple[int, int]:
 
 @compiled_scan
 def _time_us(data: Bytes, spans: Spans, role: int, unit_us: int) -> int:
+    if unit_us == RFC3339:
+        return max(rfc3339(data, spans[role, 1], spans[role, 2]), FAILED)
     value = integer(data, spans[role, 1], spans[role, 2])
     return value * unit_us if 0 <= value < LATEST_US // unit_us else FAILED
 

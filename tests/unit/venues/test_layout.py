@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import tokenize
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,17 @@ import pytest
 
 import connectors.venues
 from connectors.capture import read_capture
-from connectors.venues.columns import CONTROL, TRADES, columns_for, frames_of, symbols_of
-from connectors.venues.layout import TableVenue
+from connectors.venues.columns import CONTROL, TRADES, columns_for, frames_of, symbols_of, texts
+from connectors.venues.feeding import Notice, NoticeKind
+from connectors.venues.layout import Layout, TableVenue
+from connectors.venues.reading import Items
 from connectors.venues.registry import VENUES, build_instruments
+from connectors.venues.scan_layout import RFC3339
+from connectors.venues.text import Unusable, shown
+from market.instrument import Instrument, Instruments
 from tests import frames as f
-from tests.decoding import assert_accounted
+from tests.decoding import assert_accounted, decode_slowly, rows
+from tests.frames import rfc3339
 from tests.recorded import decode_frames, recorded
 
 TABLES = [name for name, one in VENUES.items() if isinstance(one, TableVenue)]
@@ -94,6 +102,71 @@ def test_other_ids_are_refused(digits: str) -> None:
     frame = f'{{"arg":{{"channel":"trades-all","instId":"BTC-USDT"}},"data":[{{"instId":"BTC-USDT","tradeId":"{digits}","px":"1","sz":"1","side":"sell","ts":"{f.NOW_MS}"}}]}}'
     decoded = decode_frames("okx", instruments, [frame.encode()], "BTC-USDT")
     assert [one.reason for one in decoded.rejected] == ["bad_trade_id"]
+
+
+class CoinbaseExchange(TableVenue):
+    """Coinbase's older feed, written by docs/adding-an-exchange.md: the guide must do for a venue that nobody had in mind.
+
+    {"type":"match","trade_id":1052119289,"maker_order_id":"…","taker_order_id":"…","side":"buy","size":"0.00211003",
+     "price":"63519.29","product_id":"BTC-USD","sequence":132235025346,"time":"2026-07-07T22:58:16.833065Z"}
+    """
+
+    exchange = "coinbase_exchange"
+    native_side_is_maker = True
+    separator = "-"
+    quotes = "USD EUR GBP BTC"
+    trade_marks = (b'match"',)
+    control_marks = (b'"type":"subscriptions"', b'"type":"error"')
+    other_channels = texts('{"type":"l2update",', '{"type":"heartbeat",')
+    layout = Layout(
+        frames=("<{}>",),
+        texts=frozenset(("type", "side", "size", "price", "product_id", "time")),
+        symbol="product_id",
+        id="trade_id",
+        time="time",
+        price="price",
+        quantity="size",
+        side="side",
+        buy="sell",  # the maker's
+        sell="buy",
+        unit_us=RFC3339,
+        fixed="type",
+        fixed_text="match",
+        fixed_must=True,
+    )
+
+    def items(self, document: object) -> Items | None:
+        if not isinstance(document, dict) or "type" not in document:
+            raise Unusable("unknown_frame", f"not a typed object: {shown(document)}")
+        kind = document["type"]
+        return [self.trade(document, is_snapshot=kind == "last_match")] if kind in ("match", "last_match") else None
+
+    def said(self, document: object) -> Notice | None:
+        if not isinstance(document, dict) or not isinstance(document.get("channels"), list):
+            return None
+        products = [name for channel in document["channels"] if channel["name"] == "matches" for name in channel["product_ids"]]
+        return Notice(NoticeKind.CONFIRMED, tuple(products))
+
+    def request(self, symbols: list[str], number: int, *, subscribe: bool) -> object:
+        return {"type": "subscribe" if subscribe else "unsubscribe", "product_ids": symbols, "channels": ["matches"]}
+
+
+def test_the_guide_does_for_a_venue_that_nobody_had_in_mind() -> None:
+    venue = CoinbaseExchange()
+    instruments = Instruments(venue.exchange, tuple(Instrument(f"{base}/USD", f"{base}-USD") for base in ("BTC", "ETH")))
+    frames = [one.payload for one in read_capture(f.DATA / "legacy" / "coinbase_exchange_legacy_matches_20260707.ndjson.gz")]
+    keys = [(symbols or [""])[0].replace("/", "-") for symbols in (venue.router().symbols_in(frame, instruments) for frame in frames)]
+    batch = f.raw_batch(venue.exchange, frames, keys, received_us=1_783_465_230_000_000)
+    decoded, slow = venue.decode(batch, instruments), decode_slowly(venue, batch, instruments)
+    trades = [d for d in map(json.loads, frames) if d["type"] in ("match", "last_match")]
+    assert (len(trades), decoded.rejected, rows(decoded.trades)) == (437, [], rows(slow.trades))
+    assert [(r["trade_id"], rfc3339(r["time_us"]), r["price"], r["quantity"], r["is_buy"]) for r in rows(decoded.trades)] == [
+        (d["trade_id"], d["time"], Decimal(d["price"]), Decimal(d["size"]), d["side"] == "sell") for d in trades
+    ]
+    assert int(decoded.trades.is_snapshot.sum()) == 2
+    view = frames_of(batch, instruments)
+    assert venue.scan(view, symbols_of(instruments), columns_for(view)) == 435, "all live trades are scanned"
+    assert [s for frame in frames for s in venue.confirmed_by(frame, instruments)] == ["BTC/USD", "ETH/USD"]
 
 
 def legacy() -> Iterator[bytes]:
