@@ -58,6 +58,9 @@ class TopicLog(Protocol):
         SQLite: all or nothing. Kafka: acknowledged by all replicas, idempotent; on an error some may have been written.
         """
 
+    def append_all(self, records: Mapping[str, Mapping[int, pa.RecordBatch]]) -> None:
+        """Append to several topics, as `append` does. SQLite: all or nothing over all of them, at the price of one append."""
+
     def expire(self, topic: str, before: Mapping[int, int], older_than_us: int) -> int:
         """Drop records below the given offset of each partition whose `append_us` is below `older_than_us` (epoch µs).
 

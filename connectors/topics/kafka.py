@@ -89,6 +89,11 @@ class KafkaTopics:
             check_records(topic, records, self._cluster.first_identity(topic).partitions)
             self._writer.append(topic, records)
 
+    def append_all(self, records: Mapping[str, Mapping[int, pa.RecordBatch]]) -> None:
+        """Append to one topic after the other."""
+        for topic, batches in records.items():
+            self.append(topic, batches)
+
     def expire(self, topic: str, before: Mapping[int, int], older_than_us: int) -> int:
         """Do nothing and return 0: the broker expires records by the topic's `retention.ms`."""
         del topic, before, older_than_us

@@ -87,6 +87,10 @@ class MemoryTopics:
                 p.held.append(blocks.stamp(batch, now_us))
                 p.end += batch.num_rows
 
+    def append_all(self, records: Mapping[str, Mapping[int, pa.RecordBatch]]) -> None:
+        for topic, batches in records.items():
+            self.append(topic, batches)
+
     def expire(self, topic: str, before: Mapping[int, int], older_than_us: int) -> int:
         found = self._of(topic)
         dropped = 0

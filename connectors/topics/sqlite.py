@@ -31,6 +31,9 @@ _INSERT_BLOCK: Final = (
 )
 
 
+_Encoded = tuple[int, int, bytes]  # records, bytes in memory, block
+
+
 @dataclass(frozen=True, slots=True)
 class _Topic:
     topic_id: int
@@ -117,14 +120,21 @@ class SqliteTopics:
         return blocks.with_offsets(taken, offset) if taken else None
 
     def append(self, topic: str, records: Mapping[int, pa.RecordBatch]) -> None:
-        found = self._of(topic)
-        check_records(topic, records, found.partitions)
+        self.append_all({topic: records})
+
+    def append_all(self, records: Mapping[str, Mapping[int, pa.RecordBatch]]) -> None:
         now_us = self._now_us()
         # Encoded before the transaction: other writers wait only for the disk.
-        pieces = {p: [(s.num_rows, s.nbytes, blocks.encode(blocks.stamp(s, now_us))) for s in blocks.split(b)] for p, b in records.items()}
+        pieces: list[tuple[tuple[int, int], list[_Encoded]]] = []
+        for topic, batches in records.items():
+            found = self._of(topic)
+            check_records(topic, batches, found.partitions)
+            pieces += [
+                ((found.topic_id, p), [(s.num_rows, s.nbytes, blocks.encode(blocks.stamp(s, now_us))) for s in blocks.split(b)])
+                for p, b in batches.items()
+            ]
         with self._file.transaction(write=True) as db:
-            for partition, encoded in pieces.items():
-                place = (found.topic_id, partition)
+            for place, encoded in pieces:
                 (end,) = db.execute("SELECT end_offset FROM partitions WHERE topic_id = ? AND partition = ?", place).fetchone()
                 for rows, size, body in encoded:
                     db.execute(_INSERT_BLOCK, (*place, end, end + rows, now_us, blocks.level_of(rows, size), body))

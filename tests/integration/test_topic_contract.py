@@ -185,6 +185,16 @@ def test_order_is_kept_in_each_partition(log: TopicLog, topic: str) -> None:
     assert log.end_offsets(topic) == [400, 0, 140]
 
 
+def test_several_topics_take_one_append(log: TopicLog, topic: str) -> None:
+    other = f"{topic}-other"
+    log.create(other, 1)
+    for i in range(0, 100, 20):
+        log.append_all({topic: {0: numbered(i, 20), 2: numbered(i, 1)}, other: {0: numbered(i, 3)}})
+    assert payloads(read_all(log, topic, 0)) == [b"%d" % i for i in range(100)]
+    assert payloads(read_all(log, other, 0)) == [b"%d" % (i + j) for i in range(0, 100, 20) for j in range(3)]
+    assert log.end_offsets(topic) == [100, 0, 5]
+
+
 def test_a_slice_of_a_batch_is_appended_as_the_slice(log: TopicLog, topic: str) -> None:
     log.append(topic, {0: numbered(0, 100).slice(40, 10)})
     assert payloads(read_all(log, topic, 0)) == [b"%d" % i for i in range(40, 50)]
