@@ -65,11 +65,10 @@ class _Hand:
     end: int = 0
     copied_to: int = 0
     nbytes: int = 0
-    unsent: deque[tuple[str, list[Chunk]]] = field(default_factory=deque)
+    unsent: deque[dict[str, list[Chunk]]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self.nbytes = sum(chunk.nbytes for chunk in self.chunks)
-        self.unsent.extend(_appends(self.chunks))
 
 
 def _from_memory(memory: deque[Chunk]) -> _Hand:
@@ -87,17 +86,18 @@ def _from_disk(queue: Spill) -> _Hand:
     return _Hand(chunks, queue, queue.read_at)
 
 
-def _appends(chunks: Iterable[Chunk]) -> Iterator[tuple[str, list[Chunk]]]:
-    # Markers begin a new append behind frames: where appends are not all or nothing, frames are acknowledged before.
+def _appends(chunks: Iterable[Chunk], *, atomic: bool) -> Iterator[dict[str, list[Chunk]]]:
+    # All at once, by topic. Where appends are not all or nothing: topic by topic, so that none is repeated for another's
+    # failure, and markers only behind an acknowledged append of the frames before them.
     waiting: dict[str, list[Chunk]] = {}
     frames = False
     for chunk in chunks:
-        if chunk.markers and frames:
-            yield from waiting.items()
+        if chunk.markers and frames and not atomic:
+            yield from ({topic: found} for topic, found in waiting.items())
             waiting, frames = {}, False
         waiting.setdefault(chunk.topic, []).append(chunk)
         frames = frames or not chunk.markers
-    yield from waiting.items()
+    yield from [waiting] if atomic else ({topic: found} for topic, found in waiting.items())
 
 
 def _ignore(topic: str, chunks: Sequence[Chunk]) -> None:
@@ -186,7 +186,8 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         """Whether everything is in its topic."""
-        return not (self._older or self._hand.chunks or self._memory or self._spill.nbytes or self._behind)
+        with self._lock:
+            return not (self._older or self._hand.chunks or self._memory or self._spill.nbytes or self._behind)
 
     def backlog(self) -> Backlog:
         """Return what waits now."""
@@ -299,7 +300,7 @@ class Outbox:
         with self._lock:
             if not self._hand.chunks and not self._take():
                 return False
-        self._append(self._hand.unsent)
+        self._append(self._hand)
         with self._lock:
             self._acknowledge()
         return True
@@ -309,7 +310,7 @@ class Outbox:
         pause = _FIRST_PAUSE_S
         while True:
             try:
-                self._append(self._hand.unsent)
+                self._append(self._hand)
             except TransientError as error:
                 if self._reachable:
                     log.warning("topic_unreachable", error=str(error))
@@ -323,11 +324,14 @@ class Outbox:
                 self._reachable = True
                 return True
 
-    def _append(self, unsent: deque[tuple[str, list[Chunk]]]) -> None:
-        while unsent:
-            topic, chunks = unsent[0]
-            records = by_partition(chunks)
+    def _append(self, hand: _Hand) -> None:
+        if not hand.unsent:
+            hand.unsent.extend(_appends(hand.chunks, atomic=self._topics.atomic_appends))
+        while hand.unsent:
+            chunks = hand.unsent[0]
+            records = {topic: batches for topic, found in chunks.items() if (batches := by_partition(found))}
             if records:
-                self._topics.append(topic, records)
-                self._written(topic, chunks)
-            unsent.popleft()
+                self._topics.append_all(records)
+                for topic in records:
+                    self._written(topic, chunks[topic])
+            hand.unsent.popleft()

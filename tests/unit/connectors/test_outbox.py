@@ -186,7 +186,7 @@ def test_frames_are_acknowledged_before_their_marker_where_appends_are_not_atomi
 
 
 def test_append_that_worked_is_not_repeated_when_another_topic_fails(spill: Spill) -> None:
-    topics = Topics(topics=(TOPIC, KRAKEN))
+    topics = Topics(atomic=False, topics=(TOPIC, KRAKEN))
     outbox = Outbox(topics, spill)
     outbox.put(chunk("a"))
     outbox.put(chunk("b", topic=KRAKEN))
