@@ -31,6 +31,7 @@ class Bybit(TableVenue):
     quotes = "USDT USDC USDE USD1 USDQ USDR RLUSD DAI EUR BRL PLN TRY BRZ XUSD BTC ETH SOL MNT"
     trade_marks = (b'"publicTrade.',)
     control_marks = (b'"op":', b'"success":')
+    answers_by_number = True
     other_channels = texts(*(f'{{"topic":"{name}.' for name in ("orderbook", "tickers", "kline")))
     route = route_of((('{"topic":"publicTrade.', "trade"),), "s")
     layout = Layout(

@@ -57,11 +57,13 @@ class Layout:
 class TableVenue(Venue):
     """A venue whose trades are read by a table.
 
-    `control_marks`: a frame without any of these says nothing to a feed.
+    `control_marks`: a frame without any of these says nothing to a feed. `answers_by_number`: replies repeat the number of
+    the request; else they come in the order of the requests.
     """
 
     layout: ClassVar[Layout]
     control_marks: ClassVar[tuple[bytes, ...]]
+    answers_by_number: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +164,7 @@ class TableVenue(Venue):
             some = tuple(instruments[at : at + size])
             document = self.request([one.venue_symbol for one in some], number, subscribe=subscribe)
             if document is not None:
-                yield Subscription(orjson.dumps(document).decode(), some, number)
+                yield Subscription(orjson.dumps(document).decode(), some, number if self.answers_by_number else None)
 
     def _identifier(self, item: Item) -> tuple[int | None, int]:
         value = item.fields.get(self.layout.id)

@@ -40,6 +40,7 @@ class Okx(TableVenue):
     quotes = "USDT USDC USD EUR USDG AED AUD BRL TRY SGD BTC ETH OKB DAI"
     trade_marks = (b'"channel":"trades',)
     control_marks = (b'"event":',)
+    answers_by_number = True
     other_channels = texts(
         "pong", *(f'{{"arg":{{"channel":"{name}","instId":' for name in ("tickers", "books", "books5", "bbo-tbt", "mark-price"))
     )
