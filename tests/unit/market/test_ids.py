@@ -12,7 +12,7 @@ import pytest
 from market.ids import id_text, id_texts, sequence_numbers, uuid_halves
 from market.rules import Rules
 from market.trade import NO_TAIL, Decoded
-from tests.shard_logs import START, Store, batch_of, frame, marker, new_shard, reload, trade
+from tests.shard_logs import START, Store, batch_of, frame, marker, new_shard, random_log, reload, trade
 
 UUIDS = [str(uuid.UUID(int=random.Random(k).getrandbits(128), version=5)) for k in range(500)]
 EDGES = ["00000000-0000-0000-8000-000000000000", "00000000-0000-0001-8000-000000000000", "ffffffff-ffff-ffff-bfff-ffffffffffff"]
@@ -116,3 +116,40 @@ def test_an_id_that_is_too_old_is_named_in_full() -> None:
     (letter,) = store.rows["dead_letters"]
     assert letter["reason"] == "too_old_to_deduplicate"
     assert UUIDS[1] in letter["detail"]
+
+
+def halved(records, offset: int):  # noqa: ANN001, ANN201
+    # The same batch with each number n as the pair (n // 8, n % 8).
+    batch, decoded = batch_of(records, offset)
+    numbers = decoded.trades.trade_id
+    return batch, Decoded(replace(decoded.trades, trade_id=numbers >> 3, id_tail=numbers & 7), [], 0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_pairs_do_what_the_numbers_do_that_they_stand_for(seed: int) -> None:
+    dice = random.Random(seed)
+    log = random_log(dice, records=120, trouble=0.5, jumping=True)
+    rules = Rules(contiguous_ids=False, dedup_horizon_us=dice.choice((5, 60, 7200)) * SECOND)
+    numbers, pairs = Store(), Store()
+    shard, other = new_shard(rules), new_shard(rules)
+    at = 0
+    while at < len(log):
+        some = log[at : at + dice.randint(1, 40)]
+        numbers.take(shard.apply(*batch_of(some, at)))
+        pairs.take(other.apply(*halved(some, at)))
+        shard, other, at = reload(shard, rules), reload(other, rules), at + len(some)
+    text = {str(n): id_text(n >> 3, n & 7) for n in (t.id for record in log for t in record.trades)}
+    ids = ("trade_id", "first_trade_id", "last_trade_id", "sequence_number", "detail")
+
+    def plain(row: dict[str, object], *, is_pair: bool) -> dict[str, object]:
+        named = {k: v if is_pair else text.get(str(v), v) for k, v in row.items() if k in ids[:3]}
+        return {**{k: v for k, v in row.items() if k not in ids}, **named}
+
+    for table in ("silver_trades", "bronze_trades_binance", "dead_letters"):
+        found, wanted = pairs.rows[table], numbers.rows[table]
+        assert [plain(row, is_pair=True) for row in found] == [plain(row, is_pair=False) for row in wanted]
+    assert numbers.gold.keys() == pairs.gold.keys()
+    for name, table in numbers.gold.items():
+        assert {k: plain(row, is_pair=True) for k, row in pairs.gold[name].items()} == {
+            k: plain(row, is_pair=False) for k, row in table.items()
+        }
