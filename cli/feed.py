@@ -104,7 +104,6 @@ def keep_pandas_out() -> None:
 
 def spare_the_collector() -> None:
     """Let the garbage collector leave alone what was loaded so far: 150,000 objects that stay, 100 ms of a full collection."""
-    gc.collect()
     gc.freeze()
 
 

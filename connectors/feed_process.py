@@ -151,7 +151,7 @@ class FeedProcess:
         self._begun()
         await asyncio.Event().wait()
 
-    async def _begin_exchange(self, exchange: str, instruments: Instruments) -> None:
+    async def _prepared(self, exchange: str, instruments: Instruments) -> tuple[str, _Running]:
         found = venue(exchange)
         partitions = await self._patiently(exchange, lambda: self._ensured(exchange))
         counts = self.counts.setdefault(exchange, FeedCounts())
@@ -162,9 +162,7 @@ class FeedProcess:
         refiller.begin(await self._patiently(exchange, partial(self._tail, found, instruments)))
         url = websocket_url(_rules(found).websocket_url, exchange, self._venues_url)
         driver = Driver(found, feed, url=url, feed_name=self.name, now_us=self._now_us)
-        running = self._running[exchange] = _Running(feed, driver, refiller)
-        self._spawn(running, driver.run(instruments.listed))
-        self._spawn(running, refiller.run())
+        return exchange, _Running(feed, driver, refiller)
 
     def _refiller(self, found: Venue, instruments: Instruments, feed: Feed) -> Refiller:
         client = None
