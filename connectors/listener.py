@@ -5,7 +5,8 @@ All calls but `room` are synchronous and come on the loop's thread, in the order
     connected ─▶ received / alive / confirmed / ended (any number, in order) ─▶ disconnected
 
 `connection` is unique for every connection ever made (`binance-<feed>-0003`); it is the `feed` of its markers. Symbols are
-canonical. Times are epoch µs of the driver's clock and never decrease in a connection.
+canonical; one may be confirmed again after it was ended. Times are epoch µs of the driver's clock and never decrease in a
+connection.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Listener(Protocol):
         """Take frames verbatim, control frames too, in order, with the time each was read from the socket."""
 
     def alive(self, connection: str, at_us: int) -> None:
-        """The peer answered a ping: everything it sent before has been received. A frame is proof of life as well."""
+        """Everything the peer had sent by this time, when it was pinged, has been received. A frame is proof of life as well."""
 
     def confirmed(self, connection: str, symbols: Sequence[str], at_us: int) -> None:
         """Begin to assert these symbols: subscribed by now. Called after `received` of the frame that says so."""

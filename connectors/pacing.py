@@ -40,12 +40,19 @@ class Turns:
         self._per_second = max(1, limit.count - self._burst) / limit.seconds
         self._left = float(self._burst)
         self._left_at: float | None = None
+        self._held_until = 0.0
         self._queue = asyncio.Lock()
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody go for so long: the venue has asked for it."""
+        self._held_until = max(self._held_until, asyncio.get_running_loop().time() + seconds)
 
     async def turn(self) -> None:
         """Return when one may go; whoever asks first goes first."""
         loop = asyncio.get_running_loop()
         async with self._queue:
+            while (held := self._held_until - loop.time()) > 0:  # noqa: ASYNC110 - it may be held anew meanwhile
+                await asyncio.sleep(held)
             self._fill(loop.time())
             if self._left < 1:
                 await asyncio.sleep((1 - self._left) / self._per_second)
@@ -71,11 +78,11 @@ class Backoff:
     random: Callable[[], float]  # in [0, 1)
     _failures: int = 0
 
-    def next_seconds(self, at_least: float | None = None) -> float:
-        """Return the seconds to wait; `at_least`: what the venue asked for, which jitter may only lengthen."""
+    def next_seconds(self) -> float:
+        """Return the seconds to wait."""
         bound = min(self.cap_seconds, self.first_seconds * 2.0 ** min(self._failures, 30))
         self._failures += 1
-        return (at_least or 0.0) + self.random() * bound
+        return self.random() * bound
 
     def reset(self) -> None:
         """Begin again with the shortest waits."""

@@ -141,9 +141,11 @@ class Slot:
             await connection.open()
         except ConnectFailed as error:
             self._forget(connection)
-            seconds = self._backoff.next_seconds(error.retry_after)
-            log.warning("connect_failed", exchange=self._setup.venue.exchange, error=str(error), retry_seconds=round(seconds, 1))
-            await asyncio.sleep(seconds)
+            asked = error.retry_after or 0.0
+            self._connects.hold(asked)
+            seconds = self._backoff.next_seconds()
+            log.warning("connect_failed", exchange=self._setup.venue.exchange, error=str(error), retry_seconds=round(asked + seconds, 1))
+            await asyncio.sleep(asked + seconds)
             return None
         except BaseException:
             if connection.is_open:

@@ -149,6 +149,26 @@ def test_what_the_venue_asks_to_wait_is_waited() -> None:
     run_virtual(story())
 
 
+def test_what_the_venue_asks_to_wait_holds_for_every_shard() -> None:
+    async def story() -> None:
+        async with Live(BinanceLike, THREE, symbols_per_connection=1) as live:
+            attempts = []
+            await asyncio.sleep(3)
+
+            async def refuse(url: str, events: WireEvents, open_seconds: float) -> None:
+                attempts.append(live.now)
+                raise ConnectFailed("418", retry_after=100.0)
+
+            object.__setattr__(live.driver._setup, "connector", refuse)
+            live.wires[0].end("reset")
+            await asyncio.sleep(10)
+            live.wires[0].end("reset")
+            await asyncio.sleep(60)
+            assert len(attempts) == 1
+
+    run_virtual(story())
+
+
 def test_connection_attempts_keep_the_venue_s_limit_over_all_shards() -> None:
     async def story() -> None:
         limit = Limit(3, 20.0)
