@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.live import LiveHome, assert_stores_equal_books, live, minutes_from
 
-pytestmark = pytest.mark.timeout(400)
+LEAD_SECONDS = 14  # a feed needs some of them to start; the minute after them is covered whole
 
 
 def let_trade_and_settle(where: LiveHome, seconds: float) -> None:
@@ -16,8 +18,7 @@ def let_trade_and_settle(where: LiveHome, seconds: float) -> None:
     where.market.wait_for_end(seconds)
     symbols = where.market.symbols()
     last = {(e, s): int(where.market.trades(e, s)["trade_id"][-1]) for e, s in symbols}
-
-    where.wait_until(lambda: where.newest() == last, f"the last trades {last}", 60)
+    where.wait_until(lambda: where.newest() == last, f"the last trades {last}", 90)
     where.wait_until(lambda: where.count("k2.trade_gaps_view WHERE state = 'open'") == 0, "an answer for every gap", 120)
 
 
@@ -29,29 +30,76 @@ def end(where: LiveHome) -> None:
     where.home.k2("run", "--until-end")
 
 
-def test_a_live_market_arrives_whole_in_both_stores(tmp_path: Path) -> None:
-    options = ("--symbols", "4", "--quiet-symbols", "1", "--rate", "1500", "--seconds", "78", "--start", minutes_from(12))
-    with live(tmp_path, *options) as where:
+def market(symbols: int, rate: int, minutes: int, *more: str) -> tuple[str, ...]:
+    """Options of a market that trades through so many whole minutes."""
+    seconds = LEAD_SECONDS + 60 * minutes + 6
+    return (
+        *("--symbols", str(symbols), "--quiet-symbols", "1", "--rate", str(rate)),
+        *("--seconds", str(seconds), "--start", minutes_from(LEAD_SECONDS), *more),
+    )
+
+
+def run_with_faults(folder: Path, *, symbols: int, rate: int, minutes: int, faults: int, seed: int) -> dict[str, int]:
+    """Let one feed live through seeded faults of every kind and compare everything with the books."""
+    with live(folder, *market(symbols, rate, minutes, "--faults", str(faults), "--seed", str(seed))) as where:
         where.start("feed", "feed")
         whole_from = where.wait_for_feed()
         where.start("flow", "run")
-        let_trade_and_settle(where, 120)
+        let_trade_and_settle(where, 60 * minutes + 120)
         end(where)
         counts = assert_stores_equal_books(where, first_whole_window=whole_from)
         where.home.audit()
-    assert counts["complete"] >= 2 * 12
-    assert counts["lost_ranges"] == 0
+    return counts
 
 
+@pytest.mark.timeout(400)
 def test_faults_of_every_kind_lose_nothing_that_can_be_had(tmp_path: Path) -> None:
-    options = ("--symbols", "5", "--quiet-symbols", "1", "--rate", "2000", "--seconds", "138", "--start", minutes_from(12))
-    with live(tmp_path, *options, "--faults", "30", "--seed", "11") as where:
-        where.start("feed", "feed")
-        whole_from = where.wait_for_feed()
-        where.start("flow", "run")
-        let_trade_and_settle(where, 200)
-        end(where)
-        counts = assert_stores_equal_books(where, first_whole_window=whole_from)
-        where.home.audit()
+    counts = run_with_faults(tmp_path, symbols=4, rate=1500, minutes=1, faults=21, seed=11)
     assert counts["lost_ranges"] > 0
     assert counts["complete"] > 0
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(2400)
+def test_ten_minutes_of_a_hundred_faults_at_full_rate(tmp_path: Path) -> None:
+    counts = run_with_faults(tmp_path, symbols=50, rate=20_000, minutes=10, faults=100, seed=5)
+    assert counts["trades"] > 2 * 20_000 * 600
+    assert counts["lost_ranges"] > 0
+    assert counts["complete"] > 2 * 150 * 5
+
+
+def run_with_kills(folder: Path, *, kills: int, minutes: int, seed: int) -> dict[str, int]:
+    """Let two feeds of the same symbols be killed in turn, now and then both, and compare everything with the books."""
+    rng = random.Random(seed)
+    with live(folder, *market(4, 1200, minutes, "--seed", str(seed))) as where:
+        names = {"feed-a": "a", "feed-b": "b"}
+        for process, name in names.items():
+            where.start(process, "feed", "--name", name)
+        whole_from = where.wait_for_feed()
+        where.start("flow", "run")
+        for number in range(kills):
+            time.sleep(rng.uniform(2.0, 8.0))
+            where.check()
+            victims = list(names) if number % 3 == 2 else [rng.choice(list(names))]
+            for victim in victims:
+                where.kill(victim)
+            time.sleep(rng.uniform(0.0, 2.0))
+            for victim in victims:
+                where.start(victim, "feed", "--name", names[victim])
+        let_trade_and_settle(where, 60 * minutes + 120)
+        end(where)
+        counts = assert_stores_equal_books(where, first_whole_window=whole_from)
+        where.home.audit()
+    assert counts["lost_ranges"] == 0
+    return counts
+
+
+@pytest.mark.timeout(400)
+def test_killed_feeds_lose_nothing_and_two_of_them_count_once(tmp_path: Path) -> None:
+    assert run_with_kills(tmp_path, kills=3, minutes=1, seed=3)["complete"] > 0
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1200)
+def test_twenty_killed_feeds(tmp_path: Path) -> None:
+    assert run_with_kills(tmp_path, kills=20, minutes=4, seed=8)["complete"] > 0
