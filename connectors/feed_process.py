@@ -124,20 +124,23 @@ class FeedProcess:
         return emptied
 
     async def change(self, listed: Mapping[str, Instruments]) -> None:
-        """Feed these from now on; what stays is not disturbed."""
+        """Feed these from now on; what stays is not disturbed.
+
+        Raises:
+            ConfigError: an exchange has no live feed; nothing has changed.
+        """
+        _check_feeds(listed)
         async with self._changing:
             for exchange in [e for e in self._running if e not in listed]:
                 await self._end_exchange(exchange)
-            for exchange, instruments in listed.items():
-                running = self._running.get(exchange)
-                if running is None:
-                    await self._begin_exchange(exchange, instruments)
-                else:
-                    running.feed.change(instruments)
-                    new = running.refiller.change(instruments)
-                    if new:  # some of them may have been fed before
-                        running.refiller.begin(await self._patiently(exchange, partial(self._tail, venue(exchange), instruments, new)))
-                    await running.driver.change(instruments.listed)
+            for exchange in [e for e in listed if e in self._running]:
+                await self._change_exchange(exchange, listed[exchange])
+            new = [self._prepared(e, instruments) for e, instruments in listed.items() if e not in self._running]
+            # All of them before the first connects: loading and reading back would delay what comes, and markers hold delays back.
+            for exchange, running in await asyncio.gather(*new):
+                self._running[exchange] = running
+                self._spawn(running, running.driver.run(listed[exchange].listed))
+                self._spawn(running, running.refiller.run())
 
     async def _begin(self, listed: Mapping[str, Instruments]) -> None:
         # Ends only with an error, or with the process.
@@ -150,6 +153,14 @@ class FeedProcess:
         await self.change(listed)
         self._begun()
         await asyncio.Event().wait()
+
+    async def _change_exchange(self, exchange: str, instruments: Instruments) -> None:
+        running = self._running[exchange]
+        running.feed.change(instruments)
+        new = running.refiller.change(instruments)
+        if new:  # some of them may have been fed before
+            running.refiller.begin(await self._patiently(exchange, partial(self._tail, venue(exchange), instruments, new)))
+        await running.driver.change(instruments.listed)
 
     async def _prepared(self, exchange: str, instruments: Instruments) -> tuple[str, _Running]:
         found = venue(exchange)
