@@ -129,7 +129,7 @@ class Refiller:
         self._clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()
 
     def begin(self, tail: Tail) -> None:
-        """Take what the topic holds."""
+        """Take what the topic holds; at any time, and as often as more of it is found."""
         if self._venue.contiguous_ids:
             for symbol, known in tail.known.items():
                 self._plan.begin(symbol, known, tail.given_up.get(symbol, ()), self._clock())
@@ -145,11 +145,14 @@ class Refiller:
             self._plan.reconnected(symbols, self._now_us(), self._clock(), self._bounds())
 
     def change(self, instruments: Instruments) -> frozenset[str]:
-        """List these instruments from now on; return the symbols that are new, whose tail `begin` should be given."""
-        new = frozenset(instruments.by_canonical) - frozenset(self._instruments.by_canonical)
+        """List these instruments from now on; return the symbols of which no id is known."""
         self._instruments = instruments
         self._plan.keep(instruments.by_canonical)
-        return new
+        return self.unknown()
+
+    def unknown(self) -> frozenset[str]:
+        """Return the listed symbols of which no id is known: what they have lost cannot be told."""
+        return frozenset(symbol for symbol in self._instruments.by_canonical if not self._plan.knows(symbol))
 
     def counted(self) -> Mapping[str, int]:
         """Return the counts by name."""
@@ -260,13 +263,13 @@ class Refiller:
     def _be_patient(self, answer: Answer) -> None:
         # The venue counts what comes meanwhile too, so nobody asks it anything until then.
         self.counts.refill_pauses += 1
-        seconds = self._pause.next_seconds(_PAUSE_S) if answer.retry_after is None else max(answer.retry_after, 1.0)
+        seconds = _PAUSE_S + self._pause.next_seconds() if answer.retry_after is None else max(answer.retry_after, 1.0)
         self._paused_until = self._clock() + seconds
         log.warning("refill_paused", exchange=self._venue.exchange, status=answer.status, seconds=round(seconds, 1))
 
     def _failed(self, ask: Ask, detail: str, retry_after: float | None = None) -> None:
         self.counts.refill_failures += 1
-        seconds = self._retry.next_seconds(retry_after)
+        seconds = (retry_after or 0.0) + self._retry.next_seconds()
         # The others wait less: it may be this one request that the venue cannot answer.
         at = self._clock()
         self._plan.put_off(ask, at + 2 * seconds)

@@ -147,10 +147,13 @@ class RefillPlan:
         wait = self._pace.settle_seconds
         if bounds is not None:  # by then one page can prove all that there is to prove
             wait = (self._until(now_us, bounds) + bounds.largest + self._pace.lag_us - now_us) / SECOND + _SPARE_S
-        for name in names:
-            symbol = self._symbols.get(name)
-            if symbol is not None and symbol.known.runs:
-                symbol.newer = _Newer(now_us, at + wait)
+        for name in names:  # also where no id is known yet: it may be found deeper in the topic
+            self._symbols.setdefault(name, _Symbol()).newer = _Newer(now_us, at + wait)
+
+    def knows(self, name: str) -> bool:
+        """Return whether any id of a symbol is known."""
+        symbol = self._symbols.get(name)
+        return symbol is not None and bool(symbol.known.runs)
 
     def waiting_ids(self) -> int:
         """Return how many ids are missing and may still be had."""

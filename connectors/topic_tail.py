@@ -1,7 +1,7 @@
 """What the end of a raw topic says about each symbol: the ids it holds, and those that were given up.
 
-A feed that starts goes on from there. Partitions are read from the end backwards, as far as it takes to find every listed
-symbol, or to a bound.
+A feed that starts goes on from there. Partitions are read from the end backwards: the last minutes whole, for what the last
+feed missed, and from there on only for the symbols that were not found yet, up to a bound.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from connectors.topics.base import TopicLog
 from connectors.venues.base import Venue
 from market.errors import PositionLost, SourceDisconnected
 from market.instrument import Instruments, partition_of
+from market.interval import SECOND
 from market.marker import BadRecord, read_unfillable
 from market.record import KIND_UNFILLABLE, RawBatch, topic_name
 
 AT_LEAST: Final = 20_000
-AT_MOST: Final = 200_000
+AT_LEAST_US: Final = 120 * SECOND
+AT_MOST: Final = 400_000
+DEEP: Final = 4_000_000
+"""A bound for a search beside a running feed: 2.5 s of SQLite's time a partition."""
 _CHUNK: Final = 5_000
 _PATIENCE_S: Final = 30.0
 _LOOK_S: Final = 0.02
@@ -45,6 +49,7 @@ def read_tail(
     symbols: Container[str] | None = None,
     *,
     at_least: int = AT_LEAST,
+    at_least_us: int = AT_LEAST_US,
     at_most: int = AT_MOST,
 ) -> Tail:
     """Return what the end of the exchange's raw topic holds; blocks, so call it in a thread.
@@ -54,7 +59,9 @@ def read_tail(
         venue: decodes.
         instruments: what is listed.
         symbols: the canonical symbols that are looked for; None: all that are listed.
-        at_least: records of each partition that are read in any case, so that what the last feed missed is found.
+        at_least: records of each partition that are read in any case, so that what the last feed missed is found; 0: only
+            what it takes to find the symbols.
+        at_least_us: and those appended so long before the last one.
         at_most: records of each partition after which symbols that were not found are left alone.
 
     Raises:
@@ -69,9 +76,12 @@ def read_tail(
         reading = _Partition(venue, instruments, generation, partition, len(ends), symbols)
         if not reading.wanted:
             continue
+        is_enough = at_least == 0
         for records in _backwards(log, topic, partition, start, end):
-            reading.take(records)
-            if end - reading.lowest >= at_most or (end - reading.lowest >= at_least and not reading.wanted):
+            reading.take(records, wanted_only=is_enough)
+            read = end - reading.lowest
+            is_enough = is_enough or (read >= at_least and reading.reaches_us >= at_least_us)
+            if read >= at_most or (is_enough and not reading.wanted):
                 break
         reading.conclude(tail)
     return tail
@@ -121,13 +131,26 @@ class _Partition:
         here = [code for code, i in enumerate(instruments.listed) if partition_of(i.canonical, partitions) == partition]
         self._mine = frozenset(code for code in here if symbols is None or instruments.listed[code].canonical in symbols)
         self.wanted = set(self._mine)  # codes of which no live trade was found
-        self.lowest = 1 << 62
+        self.lowest = 1 << 62  # offset of the oldest record that was read
+        self._oldest_us = self._newest_us = 0
         self._known: dict[int, KnownIds] = {}
         self._floor: dict[int, int] = {}
         self._given_up: dict[str, list[Range]] = {}
 
-    def take(self, records: pa.RecordBatch) -> None:
+    @property
+    def reaches_us(self) -> int:
+        """How far the appends of what was read lie apart."""
+        return self._newest_us - self._oldest_us
+
+    def take(self, records: pa.RecordBatch, *, wanted_only: bool) -> None:
         self.lowest = records.column("offset")[0].as_py()
+        self._oldest_us = records.column("append_us")[0].as_py()
+        self._newest_us = max(self._newest_us, records.column("append_us")[-1].as_py())
+        if wanted_only:
+            keys = pa.array([self._instruments.listed[code].key for code in self.wanted], pa.string())
+            records = records.filter(pc.is_in(records.column("key"), keys))
+        if not records.num_rows:
+            return
         end = records.column("offset")[-1].as_py() + 1
         batch = RawBatch(self._venue.exchange, topic_name(self._venue.exchange), self._partition, self._generation, end, records)
         trades = self._venue.decode(batch, self._instruments).trades

@@ -266,6 +266,18 @@ def test_a_quiet_symbol_is_proved_quiet_after_a_reconnect() -> None:
     assert s.nothing_due(1000.0)
 
 
+def test_a_symbol_whose_ids_are_found_later_is_asked_for_then() -> None:
+    s = Script()
+    s.plan.reconnected(["A/B"], NOW, 0.0, BOUNDS)
+    assert not s.plan.knows("A/B")
+    assert s.nothing_due(5.0)
+    known = KnownIds()
+    known.add(*ids(-60))
+    s.plan.begin("A/B", known, [], 5.0)
+    assert s.plan.knows("A/B")
+    assert wanted(s.next(5.0)) == ("A/B", -59, None, PAGE)
+
+
 def test_what_the_page_brings_is_where_the_proof_begins() -> None:
     s = Script()
     s.see(-60)

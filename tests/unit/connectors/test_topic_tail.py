@@ -79,7 +79,7 @@ def test_refills_and_what_was_given_up_count(log: TopicLog) -> None:
 
 def test_only_so_much_is_read_as_is_needed(log: TopicLog) -> None:
     write(log, [*live("BTC/USDT", *range(30_000, 60_000))])
-    tail = read_tail(log, BINANCE, build_instruments("binance", ["BTC/USDT"]), at_least=6_000)
+    tail = read_tail(log, BINANCE, build_instruments("binance", ["BTC/USDT"]), at_least=6_000, at_least_us=0)
     assert runs(tail.known["BTC/USDT"]) == [(50_000, 59_999)]
 
 
@@ -87,14 +87,31 @@ def test_a_quiet_symbol_is_looked_for_up_to_the_bound(log: TopicLog) -> None:
     quiet = next(s for s in ("ETH/USDT", "XRP/USDT") if partition_of(s, PARTITIONS) == partition_of("BTC/USDT", PARTITIONS))
     write(log, [*live(quiet, 5), *live("BTC/USDT", *range(12_000))])
     listed = build_instruments("binance", ["BTC/USDT", quiet])
-    found = read_tail(log, BINANCE, listed, at_least=10, at_most=20_000)
+    found = read_tail(log, BINANCE, listed, at_least=10, at_least_us=0, at_most=20_000)
     assert runs(found.known[quiet]) == [(5, 5)]
-    assert quiet not in read_tail(log, BINANCE, listed, at_least=10, at_most=5_000).known
+    assert quiet not in read_tail(log, BINANCE, listed, at_least=10, at_least_us=0, at_most=5_000).known
+
+
+def test_minutes_are_read_whole_however_many_records_they_are() -> None:
+    moments = iter(range(0, 1_000_000_000, 30_000_000))
+    log = MemoryTopics(now_us=lambda: next(moments))
+    log.create(TOPIC, PARTITIONS)
+    for start in range(0, 100_000, 5_000):
+        write(log, live("BTC/USDT", *range(start, start + 5_000)))
+    listed = build_instruments("binance", ["BTC/USDT"])
+    assert runs(read_tail(log, BINANCE, listed, at_least=10).known["BTC/USDT"]) == [(75_000, 99_999)]
+
+
+def test_a_search_for_some_symbols_reads_nothing_else(log: TopicLog) -> None:
+    write(log, [*live("ETH/USDT", 5), given_up("ETH/USDT", 1, 2), *live("BTC/USDT", *range(12_000)), refill("ETH/USDT", 6)])
+    tail = read_tail(log, BINANCE, LISTED, {"ETH/USDT", "XRP/USDT"}, at_least=0)
+    assert {symbol: runs(known) for symbol, known in tail.known.items()} == {"ETH/USDT": [(5, 6)]}
+    assert tail.given_up == {"ETH/USDT": [(1, 2)]}
 
 
 def test_an_old_refill_near_the_end_makes_no_hole_of_what_was_left_unread(log: TopicLog) -> None:
     write(log, [*live("BTC/USDT", *range(1_000, 21_000)), refill("BTC/USDT", 500, 501), *live("BTC/USDT", 21_000, 21_003)])
-    tail = read_tail(log, BINANCE, build_instruments("binance", ["BTC/USDT"]), at_least=10, at_most=5_000)
+    tail = read_tail(log, BINANCE, build_instruments("binance", ["BTC/USDT"]), at_least=10, at_least_us=0, at_most=5_000)
     assert runs(tail.known["BTC/USDT"]) == [(16_003, 21_000), (21_003, 21_003)]
 
 
