@@ -23,7 +23,7 @@ from connectors.raw_writer import ensure_topic
 from connectors.refill import Refiller
 from connectors.rest import RestClient
 from connectors.spill_folders import SpillFolders
-from connectors.topic_tail import Tail, read_tail
+from connectors.topic_tail import DEEP, Tail, read_tail
 from connectors.topics.base import TopicLog
 from connectors.venue_urls import rest_url, websocket_url
 from connectors.venues.base import Venue
@@ -141,6 +141,7 @@ class FeedProcess:
                 self._running[exchange] = running
                 self._spawn(running, running.driver.run(listed[exchange].listed))
                 self._spawn(running, running.refiller.run())
+                self._spawn(running, self._look_deeper(running, listed[exchange]))
 
     async def _begin(self, listed: Mapping[str, Instruments]) -> None:
         # Ends only with an error, or with the process.
@@ -157,10 +158,9 @@ class FeedProcess:
     async def _change_exchange(self, exchange: str, instruments: Instruments) -> None:
         running = self._running[exchange]
         running.feed.change(instruments)
-        new = running.refiller.change(instruments)
-        if new:  # some of them may have been fed before
-            running.refiller.begin(await self._patiently(exchange, partial(self._tail, venue(exchange), instruments, new)))
+        running.refiller.change(instruments)
         await running.driver.change(instruments.listed)
+        self._spawn(running, self._look_deeper(running, instruments))
 
     async def _prepared(self, exchange: str, instruments: Instruments) -> tuple[str, _Running]:
         found = venue(exchange)
@@ -190,10 +190,18 @@ class FeedProcess:
             random=random.random,
         )
 
+    async def _look_deeper(self, running: _Running, instruments: Instruments) -> None:
+        # Symbols that are quiet, or were listed before, may have ids further back than a start can wait for.
+        unknown, found = running.refiller.unknown(), venue(instruments.exchange)
+        if unknown:
+            running.refiller.begin(await self._patiently(found.exchange, partial(self._tail, found, instruments, unknown)))
+
     def _tail(self, found: Venue, instruments: Instruments, symbols: frozenset[str] | None = None) -> Tail:
         topics = self._open_log()
         try:
-            return read_tail(topics, found, instruments, symbols)
+            if symbols is None:
+                return read_tail(topics, found, instruments)
+            return read_tail(topics, found, instruments, symbols, at_least=0, at_most=DEEP)
         finally:
             topics.close()
 
