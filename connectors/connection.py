@@ -12,7 +12,7 @@ import structlog
 from connectors.pacing import Pacer
 from connectors.proofs import FrameNumbers, Pings
 from connectors.setup import ConnectionState, Setup
-from connectors.subscribing import Answer, Subscriptions
+from connectors.subscribing import Answer, Retries, Subscriptions
 from connectors.venues.feeding import Notice, NoticeKind
 from connectors.wire import Wire
 from market.instrument import Instrument, Instruments
@@ -41,7 +41,8 @@ class Connection:
         self._setup = setup
         self._wanted = {instrument.canonical: instrument for instrument in instruments}
         self._instruments: Instruments | None = None
-        self._subscriptions = Subscriptions(setup.venue, setup.rules, answer_seconds=timing.answer, retry_seconds=timing.retry_refused)
+        retries = Retries(timing.retry_refused, timing.retry_refused_longest)
+        self._subscriptions = Subscriptions(setup.venue, setup.rules, answer_seconds=timing.answer, retries=retries)
         self._pacer = Pacer(setup.rules.messages)
         self._wire: Wire | None = None
         self._timer: asyncio.Handle | None = None
@@ -220,8 +221,9 @@ class Connection:
         if self._has_lost_frames:
             return
         notice = setup.venue.notice
-        for found in [found for frame in messages if (found := notice(frame)) is not None]:
-            self._heed(found)
+        notices = [found for frame in messages if (found := notice(frame)) is not None]
+        if notices:
+            self._heed(notices)
         if setup.rules.confirms_by_data and not self._subscriptions.is_settled:
             self._see(messages)
 
@@ -240,14 +242,20 @@ class Connection:
         for frame in messages:
             self._tell(self._subscriptions.seen(self._setup.venue.symbols_in(frame, self._instruments)))
 
-    def _heed(self, notice: Notice) -> None:
-        if notice.kind is NoticeKind.RECONNECT:
-            self._leave(f"the venue asks: {notice.detail}")
-            return
-        if notice.kind is NoticeKind.ERROR:
-            log.warning("venue_complained", connection=self.name, detail=notice.detail)
-            return
-        self._tell(self._subscriptions.heard(notice, self._loop.time()))
+    def _heed(self, notices: list[Notice]) -> None:
+        now = self._loop.time()
+        answers = Answer()
+        for notice in notices:
+            if notice.kind is NoticeKind.RECONNECT:
+                self._leave(f"the venue asks: {notice.detail}")
+            elif notice.kind is NoticeKind.ERROR:
+                log.warning("venue_complained", connection=self.name, detail=notice.detail)
+            else:
+                answer = self._subscriptions.heard(notice, now)
+                if not answers.absorbs(answer):
+                    self._tell(answers)
+                    answers = answer
+        self._tell(answers)
         self._nudge()
 
     def _leave(self, reason: str) -> None:

@@ -22,10 +22,11 @@ class Timing:
 
     open: float = 10.0
     answer: float = 10.0
-    retry_refused: float = 600.0
+    retry_refused: float = 30.0  # and twice as long after each refusal, up to the next
+    retry_refused_longest: float = 900.0
     first_backoff: float = 0.5
-    longest_backoff: float = 30.0
-    stable: float = 30.0  # a connection that lasted so long is no failure
+    longest_backoff: float = 15.0
+    stable: float = 5.0  # a connection that lasted so long is no failure; how often may be tried is limited in any case
     overlap: float = 10.0
 
 

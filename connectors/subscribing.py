@@ -32,6 +32,27 @@ class Answer:
     reason: str = ""
     failed: bool = False
 
+    def absorbs(self, other: Answer) -> bool:
+        """Take a later answer in, if both can be told as one: what is confirmed first, then what is refused for one reason."""
+        if self.refused and (other.confirmed or (other.refused and other.reason != self.reason)):
+            return False
+        self.confirmed += other.confirmed
+        self.refused += other.refused
+        self.reason = other.reason if other.refused else self.reason
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """When a refused symbol is asked for again, seconds: doubled with each refusal, up to the longest."""
+
+    first: float
+    longest: float
+
+    def after(self, refusals: int) -> float:
+        """Return the wait after so many refusals in a row, from 1."""
+        return min(self.longest, self.first * 2.0 ** min(refusals - 1, 30))
+
 
 @dataclass(slots=True, eq=False)
 class _Request:
@@ -59,17 +80,18 @@ class Subscriptions:
         venue: whose messages.
         rules: the venue's.
         answer_seconds: how long an answer may take.
-        retry_seconds: after how long a refused symbol is asked for again.
+        retries: when a refused symbol is asked for again.
     """
 
-    def __init__(self, venue: Venue, rules: FeedRules, *, answer_seconds: float, retry_seconds: float) -> None:
+    def __init__(self, venue: Venue, rules: FeedRules, *, answer_seconds: float, retries: Retries) -> None:
         self._venue = venue
         self._rules = rules
         self._answer_seconds = answer_seconds
-        self._retry_seconds = retry_seconds
+        self._retries = retries
         self._queue: deque[_Request] = deque()
         self._asked: list[_Request] = []
         self._refused: dict[str, _Refusal] = {}
+        self._refusals: dict[str, int] = {}  # in a row
         self._next_request = 1
         self._is_answered = False
         self.confirmed: dict[str, Instrument] = {}
@@ -248,10 +270,13 @@ class Subscriptions:
 
     def _accept(self, request: _Request, symbol: str, answer: Answer) -> None:
         self.confirmed[symbol] = request.waiting.pop(symbol)
+        self._refusals.pop(symbol, None)
         answer.confirmed.append(symbol)
 
     def _reject(self, request: _Request, symbol: str, now: float, answer: Answer, *, is_answer: bool) -> None:
-        self._refused[symbol] = _Refusal(request.waiting.pop(symbol), now + self._retry_seconds, is_answer)
+        self._refusals[symbol] = self._refusals.get(symbol, 0) + 1
+        again_at = now + self._retries.after(self._refusals[symbol])
+        self._refused[symbol] = _Refusal(request.waiting.pop(symbol), again_at, is_answer)
         answer.refused.append(symbol)
 
     def _forget_answered(self) -> None:

@@ -296,8 +296,9 @@ def _refusal(document: dict[str, object]) -> Notice:
     symbols = (symbol,) if isinstance(symbol, str) else tuple(_PAIR.findall(detail))
     if "already subscribed" in detail.lower() and symbols:
         return Notice(NoticeKind.CONFIRMED, symbols, _request(document), detail)
-    # Not about a symbol: too many messages, a request that cannot be read. It is asked again.
-    about_symbols = document.get("method") == "subscribe" and bool(symbols)
+    # Not about a symbol: too many messages, a request that cannot be read, a service that is not there (`EService:Unavailable`,
+    # for every symbol of a request in maintenance). It is asked again.
+    about_symbols = document.get("method") == "subscribe" and bool(symbols) and not detail.startswith("EService")
     return Notice(NoticeKind.REFUSED if about_symbols else NoticeKind.ERROR, symbols, _request(document), detail)
 
 

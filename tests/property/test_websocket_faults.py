@@ -30,7 +30,9 @@ FAULT = st.one_of(
     st.tuples(st.just("refuse"), st.sets(SYMBOL, max_size=3)),
     st.tuples(st.just("change"), st.lists(SYMBOL, unique=True, max_size=8)),
 )
-TIMING = Timing(answer=5.0, retry_refused=40.0, first_backoff=0.5, longest_backoff=10.0, stable=20.0, overlap=3.0)
+TIMING = Timing(
+    answer=5.0, retry_refused=10.0, retry_refused_longest=40.0, first_backoff=0.5, longest_backoff=10.0, stable=20.0, overlap=3.0
+)
 
 
 async def _happen(live: Live, fault: str, what: object) -> None:

@@ -136,6 +136,10 @@ def test_binance_says(frame: str, said: Notice | None) -> None:
         ('{"error":"Exceeded msg rate","method":"subscribe","success":false}', Notice(ERROR, detail="Exceeded msg rate")),
         ('{"channel":"status","type":"update","data":[{"version":"2.0.9","system":"online","api_version":"v2","connection_id":1}]}', None),
         ('{"channel":"status","type":"update","data":[{"system":"maintenance"}]}', Notice(ERROR, detail="system maintenance")),
+        (
+            '{"error":"EService:Unavailable","method":"subscribe","req_id":1,"success":false,"symbol":"BTC/USD"}',
+            Notice(ERROR, ("BTC/USD",), 1, "EService:Unavailable"),
+        ),
         ('{"channel":"heartbeat"}', None),
         ('{"method":"pong","time_in":"2026-07-07T23:00:04.590753Z","time_out":"2026-07-07T23:00:04.590761Z"}', None),
         ('{"channel":"trade","type":"update","data":[]}', None),
