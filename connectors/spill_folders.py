@@ -2,6 +2,7 @@
 
 <folder>/<feed name>/lock        held by the process while it lives; the system releases it
 <folder>/<feed name>/*.spill     connectors.spill
+<folder>/left-<id>/              what a process left behind that ended; moved there by the one that writes it now
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +20,9 @@ from connectors.spill import SUFFIX, Spill
 from market.errors import ConfigError, Locked
 
 _LOCK: Final = "lock"
+_LEFT: Final = "left-"
+_TRIES: Final = 20
+_TRY_S: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -33,9 +39,7 @@ class SpillFolders:
             spill.close()
         for folder in {self.own.folder, *(s.folder for s in self.older)}:
             if not any(folder.glob(f"*{SUFFIX}")):
-                with contextlib.suppress(OSError):
-                    (folder / _LOCK).unlink(missing_ok=True)
-                    folder.rmdir()
+                _remove(folder)
         for lock in self._locks:
             os.close(lock)
         self._locks.clear()
@@ -51,7 +55,7 @@ def open_spills(folder: Path, name: str) -> SpillFolders:
     own = folder / name
     try:
         own.mkdir(parents=True, exist_ok=True)
-        mine = _locked(own)
+        mine = _patiently_locked(own)
         if mine is None:
             raise Locked(f"{own} is in use: a feed called {name!r} runs in this home; give another --name, or none")
         locks, found = [mine], []
@@ -59,9 +63,15 @@ def open_spills(folder: Path, name: str) -> SpillFolders:
             if other == own or not (other / _LOCK).exists():
                 continue
             lock = _locked(other)
-            if lock is not None:
+            if lock is None:
+                continue
+            if any(other.glob(f"*{SUFFIX}")):
+                # Under another name: a feed of the old one may start at any moment, and has nothing to do with this any more.
                 locks.append(lock)
-                found.append(other)
+                found.append(other.rename(folder / f"{_LEFT}{uuid.uuid4().hex}"))
+            else:
+                _remove(other)
+                os.close(lock)
         older = [Spill(other) for other in found]
         # What this name left behind comes as a queue of its own; new segments have higher numbers and are another queue.
         left = Spill(own)
@@ -74,9 +84,25 @@ def open_spills(folder: Path, name: str) -> SpillFolders:
         ) from error
 
 
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        (folder / _LOCK).unlink(missing_ok=True)
+        folder.rmdir()
+
+
 def _age(spill: Spill) -> int:
     first = min(spill.folder.glob(f"*{SUFFIX}"), default=None)
     return 0 if first is None else first.stat().st_mtime_ns
+
+
+def _patiently_locked(folder: Path) -> int | None:
+    # Another feed that starts looks into every folder, and holds its lock meanwhile.
+    for _ in range(_TRIES):
+        lock = _locked(folder)
+        if lock is not None:
+            return lock
+        time.sleep(_TRY_S)
+    return None
 
 
 def _locked(folder: Path) -> int | None:

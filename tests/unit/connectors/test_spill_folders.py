@@ -55,3 +55,19 @@ def test_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "feed").write_text("a file")
     with pytest.raises(ConfigError, match="feed"):
         open_spills(tmp_path / "feed", "a")
+
+
+def test_a_name_whose_left_over_another_feed_writes_may_be_used_again(tmp_path: Path) -> None:
+    leave(tmp_path, "x", "of x")
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y" / "lock").touch()
+    other = open_spills(tmp_path, "b")
+    assert [text for spill in other.older for text in texts(spill)] == ["of x"]
+    for name in ("x", "y"):
+        again = open_spills(tmp_path, name)
+        assert again.older == []
+        again.close()
+    other.close()
+    left = open_spills(tmp_path, "c")  # b ended before it had written what x left
+    assert [text for spill in left.older for text in texts(spill)] == ["of x"]
+    left.close()
