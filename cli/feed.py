@@ -76,12 +76,13 @@ def feed(exchanges: Sequence[str], name: str | None) -> None:
     try:
         with _announced(settings, name, process):
             emptied = asyncio.run(_run(process, settings, listed, exchanges))
-        waiting = process.outbox.backlog()
+        if emptied:
+            topics.close()
+        else:  # not closed: an append that hangs would be waited for
+            waiting = process.outbox.backlog().spill_bytes
+            say(f"{waiting:,} bytes wait in {settings.home / 'feed'}: the next `k2 feed` of this home writes them")
     finally:
-        topics.close()
         spills.close()
-    if not emptied:
-        say(f"{waiting.spill_bytes:,} bytes wait in {settings.home / 'feed'}: the next `k2 feed` of this home writes them")
 
 
 def open_log(settings: Settings) -> TopicLog:

@@ -235,8 +235,7 @@ class FeedProcess:
             self._failed.set_exception(error)
 
     async def _end(self) -> None:
-        for exchange in list(self._running):
-            await self._end_exchange(exchange)
+        await asyncio.gather(*(self._end_exchange(exchange) for exchange in list(self._running)))
         if self._flush_due is not None:
             self._flush_due.cancel()
 

@@ -27,7 +27,7 @@ from market.errors import InvariantViolation, PipelineError, TransientError
 
 log = structlog.get_logger()
 
-MEMORY_BYTES: Final = 16 << 20
+MEMORY_BYTES: Final = 24 << 20
 SPILL_BYTES: Final = 4 << 30
 _TAKE_RECORDS: Final = 20_000
 _TAKE_BYTES: Final = 4 << 20

@@ -15,6 +15,7 @@ from market.instrument import partition_of
 from market.record import KIND_EVENT, KIND_MARKER
 
 CHUNK_SCHEMA: Final = pa.schema([pa.field("partition", pa.int32(), nullable=False), *APPEND_SCHEMA])
+_HOLDER_BYTES: Final = 4096
 _KEYLESS: Final = (KIND_MARKER, KIND_EVENT)
 
 
@@ -47,9 +48,8 @@ class Chunk:
 
     @property
     def nbytes(self) -> int:
-        """Size in memory, about."""
-        size: int = self.records.nbytes
-        return size
+        """Size in memory, about: what the columns hold, and a page for what holds them (measured)."""
+        return int(self.records.nbytes) + _HOLDER_BYTES
 
 
 def chunks_of(topic: str, partitions: int, records: Sequence[Outgoing]) -> Iterator[Chunk]:
