@@ -117,8 +117,9 @@ class FeedProcess:
             ended = await asyncio.gather(*work, return_exceptions=True)
             await self._end()
             emptied = await asyncio.to_thread(self.outbox.stop, STOP_S)
+        errors = [self._failed.exception() if self._failed.done() else None, *ended]  # looked at, or it would be reported as lost
         self.outbox.check()
-        for error in (self._failed.exception() if self._failed.done() else None, *ended):
+        for error in errors:
             if isinstance(error, Exception):
                 raise error
         return emptied
