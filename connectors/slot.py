@@ -170,7 +170,7 @@ class Slot:
     async def _retire(self, old: Connection) -> None:
         await _first(old.lost, seconds=self._setup.timing.overlap)
         old.close("replaced")
-        await old.lost
+        await _first(old.lost)  # a bare await would let a cancellation of this task cancel the future
 
     def _forget(self, connection: Connection) -> None:
         self._retiring.discard(connection)

@@ -22,6 +22,7 @@ class MemoryWire:
     loop: asyncio.AbstractEventLoop
     held: list[list[bytes] | bytes] = field(default_factory=list)
     is_paused: bool = False
+    is_closing: bool = False
     is_over: bool = False
     pings: int = 0
     sent_at: list[float] = field(default_factory=list)  # messages and pings
@@ -49,6 +50,7 @@ class MemoryWire:
         self.loop.call_soon(self._read, held)
 
     def close(self, reason: str) -> None:
+        self.is_closing = True
         self.loop.call_later(2 * LATENCY, self.end, reason)
 
     def abort(self, reason: str) -> None:

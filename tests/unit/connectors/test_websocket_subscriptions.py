@@ -341,3 +341,18 @@ def test_a_refusal_that_names_no_request_is_of_the_message_sent_last() -> None:
             assert told.ended == [("ETH/USD", "refused: failure to subscribe")]
 
     run_virtual(story())
+
+
+def test_a_stop_while_a_replaced_connection_closes_tells_its_end() -> None:
+    async def story() -> None:
+        async with Live(BinanceLike, THREE, timing=Timing(overlap=3.0)) as live:
+            await asyncio.sleep(20)
+            live.wires[0].push(BinanceLike.shutdown)
+            await live.connected(2)
+            closing = live.wires[0]
+            while not closing.is_closing:  # noqa: ASYNC110 - the clock is virtual
+                await asyncio.sleep(0.01)
+            assert len(live.told.open) == 2
+        assert {told.lost for told in live.told.connections.values()} == {"replaced", "stopped"}
+
+    run_virtual(story())
