@@ -37,6 +37,7 @@ log = structlog.get_logger()
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 _LOOK_S: Final = 1.0
 _MEGABYTE: Final = 1 << 20
+SWITCH_SECONDS: Final = 0.001  # the writer's thread asks for the interpreter after each statement of SQLite
 
 
 def now_us() -> int:
@@ -73,6 +74,7 @@ def feed(exchanges: Sequence[str], name: str | None) -> None:
         open_log=lambda: open_log(settings),
         begun=spare_the_collector,
     )
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         with _announced(settings, name, process):
             emptied = asyncio.run(_run(process, settings, listed, exchanges))
