@@ -129,7 +129,7 @@ class Connection:
 
     def close(self, reason: str) -> None:
         """Begin to close; `lost` is done about a second later at most."""
-        if self._wire is not None and not self._is_closing:
+        if self._wire is not None and not self._is_closing and not self.lost.done():
             self._is_closing = True
             self._wire.close(reason)
 
