@@ -21,6 +21,7 @@ from connectors.topics.registry import open_topics
 from connectors.venues.registry import venue
 from dataflows import stages
 from dataflows.engine import Control, ReadLimits, Tables, Topics, sorted_parts
+from dataflows.listing import Listing
 from dataflows.stores import ColdStore, WarmStore
 from market.ahead import compile_ahead
 from market.record import shard_key, topic_name
@@ -143,7 +144,8 @@ class Platform:
         from dataflows.ohlcv import wire
 
         compile_ahead()
-        setups, shards = self.setups(), self.shards()
+        listing, shards = Listing(self.settings.instruments, self.setups), self.shards()
+        setups = listing.setups
         exchanges = self.exchanges()
         partitions = {e: self.log.partitions(topic_name(e)) for e in exchanges}
         generations = {topic_name(e): self.log.generation(topic_name(e)) for e in exchanges}
@@ -166,7 +168,7 @@ class Platform:
         )
         return wire(
             topics,
-            functools.partial(stages.decode_with, setups),
+            listing.decode,
             functools.partial(stages.shard_logic, setups, self.control),
             Tables(sorted_parts(list(shards)), functools.partial(self.warm.open_writer, generations), self.control),
             Tables(sorted_parts([t.name for t in all_tables(exchanges)]), self.cold.open_writer, self.control),

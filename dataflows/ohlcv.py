@@ -16,14 +16,14 @@ from bytewax.dataflow import Dataflow
 
 from dataflows.composition import Platform
 from dataflows.engine import StageLogic, Tables, Topics
+from dataflows.stages import DecodedBatch
 from market.output import TableOutput
 from market.record import RawBatch
-from market.trade import Decoded
 
 
 def wire(
     topics: Topics,
-    decode: Callable[[RawBatch], tuple[RawBatch, Decoded]],
+    decode: Callable[[RawBatch], DecodedBatch],
     shards: Callable[[bytes | None], StageLogic],
     warm: Tables,
     cold: Tables,

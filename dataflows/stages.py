@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 from connectors.venues.base import Venue
 from dataflows.engine import Control, StageLogic
@@ -27,46 +29,48 @@ class VenueSetup:
 Setups = Mapping[str, VenueSetup]
 
 
-def decode_with(setups: Setups, batch: RawBatch) -> tuple[RawBatch, Decoded]:
+class DecodedBatch(NamedTuple):
+    """A raw batch, the trades of its frames, and the instruments whose codes they have."""
+
+    raw: RawBatch
+    decoded: Decoded
+    instruments: Instruments
+
+
+def decode_with(setups: Setups, batch: RawBatch) -> DecodedBatch:
     """Decode the frames of a batch with its exchange's decoder; the batch itself stays beside them."""
     setup = setups[batch.exchange]
-    return batch, setup.venue.decode(batch, setup.instruments)
+    return DecodedBatch(batch, setup.venue.decode(batch, setup.instruments), setup.instruments)
 
 
 class ShardStage:
-    """A `Shard` behind the engine's contract: the engine does not say which key it builds, so the first batch does."""
+    """A `Shard` behind the engine's contract: the engine does not say which key it builds, so the first batch does.
+
+    When what is listed has changed, the shard is made anew from its own state: symbols have other codes then.
+    """
 
     def __init__(self, setups: Setups, state: bytes | None) -> None:
         self._setups = setups
         self._state = state
         self._shard: Shard | None = None
+        self._instruments: Instruments | None = None
 
-    def apply(self, value: tuple[RawBatch, Decoded]) -> list[TableOutput]:
+    def apply(self, value: DecodedBatch) -> list[TableOutput]:
         """Sequence and fold one decoded batch."""
-        batch, decoded = value
-        if self._shard is None:
-            self._shard = self._open(batch)
-            self._state = None
-        return self._shard.apply(batch, decoded)
+        if self._shard is None or (value.instruments is not self._instruments and value.instruments != self._instruments):
+            self._shard = self._open(value.raw, value.instruments, self._state if self._shard is None else self._shard.dump())
+            self._instruments, self._state = value.instruments, None
+        return self._shard.apply(value.raw, value.decoded)
 
-    def _open(self, batch: RawBatch) -> Shard:
+    def _open(self, batch: RawBatch, instruments: Instruments, state: bytes | None) -> Shard:
         setup = self._setups[batch.exchange]
-        maker = setup.venue.native_side_is_maker
-        if self._state is None:
-            return Shard(
-                exchange=batch.exchange,
-                partition=batch.partition,
-                instruments=setup.instruments,
-                rules=setup.rules,
-                native_side_is_maker=maker,
-            )
-        return Shard.load(
-            self._state,
+        made = Shard if state is None else partial(Shard.load, state)
+        return made(
             exchange=batch.exchange,
             partition=batch.partition,
-            instruments=setup.instruments,
+            instruments=instruments,
             rules=setup.rules,
-            native_side_is_maker=maker,
+            native_side_is_maker=setup.venue.native_side_is_maker,
         )
 
     def dump(self) -> bytes:
