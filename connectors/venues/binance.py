@@ -169,6 +169,7 @@ class Binance(Venue):
         connects=Limit(150, 300.0),  # 300 are allowed per address; a second feed may run beside this one
         messages=Limit(4, 1.0),  # 5 are allowed, the pongs to the venue's own pings among them
         silence_seconds=10.0,
+        proof_seconds=0.5,  # no heartbeats come
         max_age_seconds=23 * 3600.0,  # cut after 24 h
     )
     rest: ClassVar[RestRules | None] = RestRules(

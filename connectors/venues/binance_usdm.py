@@ -30,6 +30,7 @@ class BinanceUsdm(Binance):
         connects=Limit(150, 300.0),
         messages=Limit(8, 1.0),  # 10 are allowed
         silence_seconds=10.0,
+        proof_seconds=0.5,
         max_age_seconds=23 * 3600.0,
     )
     rest = RestRules(

@@ -167,7 +167,7 @@ class Kraken(Venue):
         silence_seconds=10.0,  # heartbeats come each second
         ping_seconds=30.0,
         ping_text='{"method":"ping"}',
-        proof_seconds=1.5,
+        proof_seconds=0.5,
     )
     rest = RestRules(
         rest_url="https://api.kraken.com",

@@ -71,7 +71,7 @@ def test_a_quiet_connection_is_asked_for_proofs_of_life_and_a_busy_one_is_not() 
         async with Live(BinanceLike, THREE, trade_seconds=0.3) as live:
             await asyncio.sleep(20)
             assert live.wires[0].pings == 0
-        async with Live(BinanceLike, THREE, trade_seconds=1e6) as live:
+        async with Live(BinanceLike, THREE, trade_seconds=1e6, proof_seconds=1.0) as live:
             await asyncio.sleep(20)
             (told,) = live.told.connections.values()
             assert 15 <= told.proofs <= 20
