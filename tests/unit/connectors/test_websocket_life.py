@@ -318,6 +318,18 @@ def test_a_stop_at_any_moment_leaves_nothing_behind(seconds: float) -> None:
     run_virtual(story())
 
 
+def test_a_stop_while_there_is_no_room_waits_for_none() -> None:
+    async def story() -> None:
+        async with Live(BinanceLike, THREE) as live:
+            await asyncio.sleep(5)
+            live.told.has_room.clear()
+            await asyncio.sleep(5)
+            live.wires[0].end("reset")
+            await asyncio.sleep(5)
+
+    run_virtual(story())
+
+
 @pytest.mark.parametrize("call", ["connected", "received", "confirmed", "alive", "disconnected", "room"])
 def test_an_error_of_the_listener_ends_the_run_with_it(call: str) -> None:
     class ListenerBroke(Exception):
