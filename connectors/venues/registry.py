@@ -86,6 +86,14 @@ def _instrument(found: Venue, entry: object, place: str) -> Instrument:
         guess = nearest(fields["symbol"], found.quotes.split())
         hint = f"did you mean {guess}? " if guess is not None else ""
         raise ConfigError(f"{place}: {fields['symbol']!r} is not a symbol: {hint}write BASE/QUOTE, for example BTC/USDT")
+    _, _, quote = canonical.partition("/")
+    if "venue_symbol" not in fields and not any(quote in other.quotes.split() for other in VENUES.values()):
+        guess = nearest(canonical, found.quotes.split())
+        if guess is not None:  # a slip; an asset that resembles none is believed
+            raise ConfigError(
+                f"{place}: no exchange has a quote asset {quote}: did you mean {guess}? "
+                f"If not, write {{symbol: {canonical}, venue_symbol: {found.venue_symbol(canonical)}}}"
+            )
     stream = fields.get("stream", found.streams[0])
     if stream not in found.streams:
         raise ConfigError(

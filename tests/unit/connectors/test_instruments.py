@@ -35,6 +35,10 @@ def test_entries_may_be_in_any_spelling_or_with_their_own(tmp_path: Path) -> Non
         ("binance: [BTC/USDT]\nkrakn: [BTC/USD]\n", ":2: no exchange is called 'krakn': did you mean kraken?"),
         ("\nbinance: BTC/USDT\n", ":2: binance needs a list of symbols"),
         ("binance: []\n", ":1: binance needs a list of symbols"),
+        (
+            "binance: [ETH/USDT, BTC/UDST]\n",
+            ":1: binance, entry 2 ('BTC/UDST'): no exchange has a quote asset UDST: did you mean BTC/USDT?",
+        ),
         ("binance: [BTC/USDT, BTCUSDT]\n", ":1: binance, entry 2 ('BTCUSDT'): BTC/USDT is listed before"),
         ("binance: [17]\n", ":1: binance, entry 1 (17)"),
         ("", "lists no exchange"),
@@ -49,6 +53,11 @@ def test_mistakes_are_named_with_file_and_line(tmp_path: Path, text: str, messag
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         load_instruments(settings)
     assert str(settings.instruments) in str(caught.value)
+
+
+def test_quote_assets_that_are_no_slip_are_believed(tmp_path: Path) -> None:
+    found = load_instruments(listed(tmp_path, "binance: [BTC/PEPE, ETH/USD, {symbol: BTC/UDST, venue_symbol: BTCUDST}]"))
+    assert list(found["binance"].by_canonical) == ["BTC/PEPE", "ETH/USD", "BTC/UDST"]
 
 
 def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:
