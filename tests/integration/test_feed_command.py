@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from connectors.topics.sqlite import SqliteTopics
-from tests.e2e.harness import K2
-from tests.e2e.live import LiveHome, live
+from tests.e2e.harness import K2, Home
+from tests.e2e.live import LiveHome, Market
 from tests.topic_truth import Held, check_markers, held
 
 SYMBOLS = 4
@@ -27,6 +28,10 @@ def within(seconds: float, true: Callable[[], bool], what: str) -> None:
     while not true():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
+
+
+def listed_in(where: LiveHome) -> Path:
+    return Path(where.home.env["K2_INSTRUMENTS"])
 
 
 def topics_file(where: LiveHome) -> Path:
@@ -69,10 +74,21 @@ def check_whole(where: LiveHome, exchange: str) -> Held:
     return found
 
 
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+    made = Market(tmp_path_factory.mktemp("market"), "--symbols", str(SYMBOLS), "--rate", "1200")
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def where(tmp_path: Path) -> Iterator[LiveHome]:
-    with live(tmp_path, "--symbols", str(SYMBOLS), "--rate", "1200") as made:
-        yield made
+def where(tmp_path: Path, market: Market) -> Iterator[LiveHome]:
+    listed = tmp_path / "instruments.yaml"
+    shutil.copy(market.instruments, listed)
+    home = Home(tmp_path / "home", K2_INSTRUMENTS=str(listed), K2_VENUES_URL=market.url)
+    made = LiveHome(home, market)
+    yield made
+    made.close()
 
 
 def feed_pids(where: LiveHome) -> list[int]:
@@ -88,7 +104,7 @@ def test_everything_arrives_with_true_markers_and_the_feed_tells_of_itself(where
     assert feed_pids(where) == [where.processes["feed"].pid]
     second = where.home.k2("feed", "--name", "one", check=False)
     assert (second.returncode, "a feed called 'one' runs" in second.stderr) == (3, True)
-    time.sleep(4)
+    time.sleep(3)
     with urllib.request.urlopen(feeds["one"]["metrics"], timeout=10) as answer:
         metrics = answer.read().decode()
     assert 'k2_feed_connections{exchange="kraken"} 1.0' in metrics
@@ -120,17 +136,17 @@ def test_killed_feed_is_made_good_by_the_next_and_k2_down_ends_it(where: LiveHom
 
 
 def test_two_feeds_at_once_and_a_list_that_changes(where: LiveHome) -> None:
-    listed = where.market.instruments.read_text()
+    listed = listed_in(where).read_text()
     fewer = "\n".join(line for line in listed.splitlines() if line != f"  - {where.market.symbols()[0][1]}")
-    where.market.instruments.write_text(fewer)
+    listed_in(where).write_text(fewer)
     where.start("feed one", "feed", "--name", "one")
     where.start("feed two", "feed", "--name", "two", "--exchange", "Binance")
     where.wait_until(lambda: receives(where), "trades in all topics", 60)
     added = where.market.symbols()[0]
     assert topic(where, added[0]).ids(added[1]) == []
-    where.market.instruments.write_text(f"{fewer}\nbinanze: [BTC/USDT]\n")
+    listed_in(where).write_text(f"{fewer}\nbinanze: [BTC/USDT]\n")
     where.wait_until(lambda: "did you mean binance" in where.log("feed one"), "the list is refused", 20)
-    where.market.instruments.write_text(listed)
+    listed_in(where).write_text(listed)
     os.kill(where.processes["feed two"].pid, signal.SIGHUP)
     where.wait_until(lambda: len(topic(where, added[0]).ids(added[1])) > 20, "trades of the added symbol", 30)
     time.sleep(2)

@@ -13,7 +13,8 @@ from cli import lifecycle, reference
 from cli.main import app, main
 from market.errors import ConfigError, Fenced, InvariantViolation, Locked, PipelineError, PositionLost, SchemaMismatch, SinkUnavailable
 
-COMMANDS = ("up", "down", "load", "run", "recover", "export", "status", "gaps", "audit", "demo", "version")
+STREAMS = ("feed", "live", "simulate")
+COMMANDS = ("up", "down", "load", "run", "recover", "export", "status", "gaps", "audit", "demo", "version", *STREAMS)
 
 
 @pytest.fixture(autouse=True)
