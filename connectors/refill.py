@@ -31,6 +31,7 @@ from connectors.rest import Answer, RestUnreachable, is_busy, is_refusal
 from connectors.topic_tail import Tail
 from connectors.venues.base import Venue
 from connectors.venues.envelope import wrap
+from connectors.venues.feeding import PageRequest, Wanted
 from connectors.venues.text import Unusable
 from market.instrument import Instrument, Instruments
 from market.record import KIND_MARKER, KIND_UNFILLABLE, RAW_SCHEMA, RawBatch, topic_name
@@ -126,6 +127,7 @@ class Refiller:
         self._pause = Backoff(_PAUSE_S, _LONGEST_PAUSE_S, random)
         self._paused_until = 0.0
         self._is_unreachable = False
+        self._needs_key = False
         self._clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()
 
     def begin(self, tail: Tail) -> None:
@@ -190,7 +192,7 @@ class Refiller:
             self._plan.keep(self._instruments.by_canonical)
             return
         instrument = self._instruments.listed[found]
-        request = self._venue.page_request(instrument, ask.wanted)
+        request = self._page_request(instrument, ask.wanted)
         asked_us = self._now_us()
         self.counts.refill_requests += 1
         try:
@@ -202,16 +204,28 @@ class Refiller:
             self._be_patient(answer)
         elif answer.status == HTTPStatus.OK:
             page = await self._in_thread(request.path, instrument, answer.body)
-            self._take(ask, instrument, page, is_full=page.rows >= request.rows, asked_us=asked_us)
+            self._take(ask, instrument, page, request, asked_us)
+        elif answer.status == HTTPStatus.UNAUTHORIZED and not request.is_newest and self._venue.newest_page(instrument) is not None:
+            self._no_key(ask)
         elif is_refusal(answer.status):
             self._refused(ask, f"http_{answer.status}", answer.body[:200].decode("utf-8", "replace"))
         else:
             self._failed(ask, f"{request.path}: status {answer.status}", answer.retry_after)
 
+    def _page_request(self, instrument: Instrument, wanted: Wanted) -> PageRequest:
+        newest = self._venue.newest_page(instrument) if self._needs_key else None
+        return self._venue.page_request(instrument, wanted) if newest is None else newest
+
+    def _no_key(self, ask: Ask) -> None:
+        self.counts.refill_failures += 1
+        self._needs_key = True
+        self._plan.put_off(ask, self._clock())
+        log.warning("refill_limited", exchange=self._venue.exchange, detail="past trades want an API key: only the newest can be refilled")
+
     def _in_thread(self, path: str, instrument: Instrument, body: bytes) -> Awaitable[_Page]:
         return asyncio.to_thread(_read_page, self._venue, self._instruments, instrument, path, body, self._now_us())
 
-    def _take(self, ask: Ask, instrument: Instrument, page: _Page, *, is_full: bool, asked_us: int) -> None:
+    def _take(self, ask: Ask, instrument: Instrument, page: _Page, request: PageRequest, asked_us: int) -> None:
         if page.error:
             if page.is_final:
                 self._refused(ask, "refused", page.error)
@@ -221,7 +235,8 @@ class Refiller:
         self._reached()
         self._pause.reset()
         at = self._clock()
-        new, given = self._plan.answered(ask, page.ids, page.times, is_full=is_full, asked_us=asked_us, at=at)
+        is_full = page.rows >= request.rows
+        new, given = self._plan.answered(ask, page.ids, page.times, is_full=is_full, asked_us=asked_us, at=at, is_newest=request.is_newest)
         if new:
             self.counts.refilled_ids += new
             self._put([Outgoing(instrument.canonical, page.payload, self._now_us(), source=_SOURCE)])

@@ -28,6 +28,7 @@ _RECENT_US: Final = 60 * SECOND
 _BEHIND_CAP_S: Final = 30.0
 _STEP_US: Final = SECOND  # how much earlier a page by time begins when the last one passed ids by, or did not come to them
 _SPARE_S: Final = 0.1
+_ID_LIMIT: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +211,9 @@ class RefillPlan:
         after_us = below.last_time - (hole.passed + hole.behind) * _STEP_US if hole.since_us is None else hole.since_us
         return Ask(name, Wanted(first_id=hole.first, last_id=hole.last, after_us=after_us, rows=rows), hole, beside)
 
-    def answered(self, ask: Ask, ids: Int64s, times: Int64s, *, is_full: bool, asked_us: int, at: float) -> tuple[int, list[GivenUp]]:
+    def answered(
+        self, ask: Ask, ids: Int64s, times: Int64s, *, is_full: bool, asked_us: int, at: float, is_newest: bool = False
+    ) -> tuple[int, list[GivenUp]]:
         """Take a page.
 
         Args:
@@ -220,6 +223,7 @@ class RefillPlan:
             is_full: it has as many rows as were asked for.
             asked_us: wall clock when the request was sent.
             at: now.
+            is_newest: it holds the newest trades of all; there are no other pages, so what is older cannot be had.
 
         Returns:
             How many ids are new, and what is given up. The page must be in the outbox before the next marker is put.
@@ -230,17 +234,29 @@ class RefillPlan:
         new = self.observed(ask.symbol, ids, times, at)
         if isinstance(ask.job, _Hole):
             top = int(ids.max()) if len(ids) else -1
+            if is_newest and len(ids):
+                given = self._beyond(ask.symbol, symbol, ask.job, int(ids.min()))
+                return new, [*given, *self._after_hole(ask.symbol, symbol, ask.job, top, at)]
             if self._by_time and is_full and top < ask.job.first and ask.job in symbol.holes and int(times.max()) > ask.wanted.after_us:
                 ask.job.since_us = int(times.max())
                 return new, []
             holes = [ask.job, *(hole for hole in ask.beside if hole.last <= top)]
             return new, [part for hole in holes for part in self._after_hole(ask.symbol, symbol, hole, top, at)]
         newest = symbol.known.newest
-        if is_full:
+        if int(ids.min(initial=_ID_LIMIT)) > ask.wanted.first_id if is_newest else is_full:
             ask.job.due = at if new else at + self._pace.settle_seconds
         elif newest is not None:
             ask.job.whole = newest.max_time, asked_us
         return new, []
+
+    def _beyond(self, name: str, symbol: _Symbol, hole: _Hole, bottom: int) -> list[GivenUp]:
+        # Give up what is below the oldest id that can be had.
+        last = min(hole.last, bottom - 1)
+        if hole not in symbol.holes or hole.first > last:
+            return []
+        parts = symbol.known.missing(hole.first, last)
+        hole.first = last + 1
+        return [self._give_up(name, symbol, _Hole(a, b, hole.due), "older_than_rest") for a, b in parts]
 
     def _after_hole(self, name: str, symbol: _Symbol, hole: _Hole, top: int, at: float) -> list[GivenUp]:
         if hole not in symbol.holes:

@@ -145,6 +145,10 @@ class Venue(ABC):
         """Return the REST request for a page of past trades; only venues with `rest` have one."""
         raise NotImplementedError
 
+    def newest_page(self, instrument: Instrument) -> PageRequest | None:  # noqa: ARG002 - most venues ask nobody for a key
+        """Return the request for the newest trades, where past ones are refused without a key and these are not."""
+        return None
+
     def rest_error(self, document: object) -> RestError | None:  # noqa: ARG002 - most venues tell by the status
         """Return what a REST answer with status 200 complains about, or None."""
         return None

@@ -226,6 +226,10 @@ class Binance(Venue):
         """Return the request for a page by id."""
         return binance_rest.page_request(self.rest_folder, instrument, wanted)
 
+    def newest_page(self, instrument: Instrument) -> PageRequest | None:
+        """Return the request for the newest single trades; aggregate ones need no key anyway."""
+        return binance_rest.newest_page(self.rest_folder, instrument) if instrument.stream == self.streams[0] else None
+
     def rest_items(self, body: object, symbol: object) -> Items:
         """Return the trades of a page of either stream."""
         return binance_rest.items(body, symbol)

@@ -75,10 +75,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """Path and query below `rest_url`. A page of fewer than `rows` holds all that is newer, where `last_id` was None."""
+    """Path and query below `rest_url`. A page of fewer than `rows` holds all that is newer, where `last_id` was None.
+
+    `is_newest`: the page holds the newest trades, whatever was wanted.
+    """
 
     path: str
     rows: int
+    is_newest: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,7 +186,7 @@ def test_nothing_is_asked_while_the_venue_wants_peace() -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize(("status", "reason"), [(400, "http_400"), (404, "http_404"), (401, "http_401")])
+@pytest.mark.parametrize(("status", "reason"), [(400, "http_400"), (404, "http_404"), (451, "http_451")])
 def test_a_refusal_is_the_reason(status: int, reason: str) -> None:
     async def scenario() -> None:
         venue = Venue([])
@@ -195,6 +195,24 @@ def test_a_refusal_is_the_reason(status: int, reason: str) -> None:
         bench.see(1, 5)
         await bench.until(bench.given_up)
         assert bench.given_up() == [(2, 4, reason)]
+
+    run(scenario)
+
+
+def test_without_a_key_the_newest_trades_are_what_can_be_had() -> None:
+    async def scenario() -> None:
+        venue = Venue([])
+        bench = Bench(venue, "binance_usdm")
+        newest = Answer(200, json.dumps([row(i) for i in range(50, 61)]).encode())
+        venue.script = [Answer(401, b'{"code":-2014,"msg":"API-key format invalid."}'), newest]
+        bench.see(1, 60)
+        await bench.until(bench.given_up)
+        assert bench.given_up() == [(2, 49, "older_than_rest")]
+        assert bench.trades() == list(range(50, 61))
+        assert venue.asked == [
+            "/fapi/v1/historicalTrades?symbol=BTCUSDT&fromId=2&limit=59",
+            "/fapi/v1/trades?symbol=BTCUSDT&limit=1000",
+        ]
 
     run(scenario)
 

@@ -232,6 +232,30 @@ def test_a_refusal_gives_up_at_the_second_time() -> None:
     assert s.nothing_due(1000.0)
 
 
+def test_of_the_newest_page_what_is_older_is_given_up_and_the_rest_is_had() -> None:
+    s = Script()
+    s.see(1, 2, 30, 31)
+    s.see(5)
+    ask = s.next(1.0)
+    page = ids(*range(21, 29), 30, 31)
+    new, given = s.plan.answered(ask, *page, is_full=True, asked_us=NOW, at=1.0, is_newest=True)
+    assert (new, given) == (8, [GivenUp("A/B", 3, 4, "older_than_rest"), GivenUp("A/B", 6, 20, "older_than_rest")])
+    assert s.nothing_due(1.0)
+    assert wanted(s.next(3.0))[1:3] == (29, 29)  # passed by like any other
+
+
+def test_a_newest_page_that_meets_what_is_known_is_a_proof() -> None:
+    s = Script()
+    s.see(-60)
+    reconnect(s)
+    s.plan.answered(s.next(5.0), *ids(-50, -49), is_full=True, asked_us=NOW + 5 * SECOND, at=5.0, is_newest=True)
+    assert s.plan.proofs(5.0, BOUNDS) == []
+    hole = s.next(6.0)
+    s.page(hole, *range(-59, -48), at=6.0)
+    s.plan.answered(s.next(6.0), *ids(-50, -49), is_full=True, asked_us=NOW + 6 * SECOND, at=6.0, is_newest=True)
+    assert [p.from_us for p in s.plan.proofs(6.0, BOUNDS)] == [time_of(-49)]
+
+
 def test_answers_about_forgotten_symbols_change_nothing() -> None:
     s = Script()
     s.see(1, 5)
