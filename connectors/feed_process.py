@@ -92,6 +92,7 @@ class FeedProcess:
         self._running: dict[str, _Running] = {}
         self._flush_due: asyncio.TimerHandle | None = None
         self._changing = asyncio.Lock()
+        self._ending = False
         self._failed: asyncio.Future[None] | None = None
 
     async def run(self, listed: Mapping[str, Instruments], stop: asyncio.Event) -> bool:
@@ -138,7 +139,8 @@ class FeedProcess:
                 await self._change_exchange(exchange, listed[exchange])
             new = [self._prepared(e, instruments) for e, instruments in listed.items() if e not in self._running]
             # All of them before the first connects: loading and reading back would delay what comes, and markers hold delays back.
-            for exchange, running in await asyncio.gather(*new):
+            prepared = await asyncio.gather(*new)
+            for exchange, running in prepared if not self._ending else ():
                 self._running[exchange] = running
                 self._spawn(running, running.driver.run(listed[exchange].listed))
                 self._spawn(running, running.refiller.run())
@@ -236,7 +238,8 @@ class FeedProcess:
             self._failed.set_exception(error)
 
     async def _end(self) -> None:
-        await asyncio.gather(*(self._end_exchange(exchange) for exchange in list(self._running)))
+        self._ending = True
+        await asyncio.gather(*(self._end_exchange(exchange) for exchange in list(self._running)), return_exceptions=True)
         if self._flush_due is not None:
             self._flush_due.cancel()
 
