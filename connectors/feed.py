@@ -141,7 +141,8 @@ class Feed:
 
     def alive(self, connection: str, at_us: int) -> None:
         """Note a proof of life without a frame."""
-        self._connections[connection].alive_us = at_us
+        found = self._connections[connection]
+        found.alive_us = max(found.alive_us, at_us)
 
     def confirmed(self, connection: str, symbols: Sequence[str], at_us: int) -> None:
         """Begin to assert symbols."""
