@@ -28,8 +28,11 @@ AT_LEAST: Final = 20_000
 AT_LEAST_US: Final = 120 * SECOND
 AT_MOST: Final = 400_000
 DEEP: Final = 4_000_000
-"""A bound for a search beside a running feed: 2.5 s of SQLite's time a partition."""
-_CHUNK: Final = 5_000
+"""A bound for a search beside a running feed: seconds a partition of SQLite's time, half a minute of Kafka's."""
+_DEEP_US: Final = 86_400 * SECOND  # and one of time
+_POLITE_S: Final = 0.5
+_FIRST_CHUNK: Final = 5_000
+_LARGEST_CHUNK: Final = 80_000
 _PATIENCE_S: Final = 30.0
 _LOOK_S: Final = 0.02
 
@@ -60,7 +63,7 @@ def read_tail(
         instruments: what is listed.
         symbols: the canonical symbols that are looked for; None: all that are listed.
         at_least: records of each partition that are read in any case, so that what the last feed missed is found; 0: only
-            what it takes to find the symbols.
+            what it takes to find the symbols, with pauses.
         at_least_us: and those appended so long before the last one.
         at_most: records of each partition after which symbols that were not found are left alone.
 
@@ -77,20 +80,25 @@ def read_tail(
         if not reading.wanted:
             continue
         is_enough = at_least == 0
+        began = time.monotonic()
         for records in _backwards(log, topic, partition, start, end):
             reading.take(records, wanted_only=is_enough)
             read = end - reading.lowest
             is_enough = is_enough or (read >= at_least and reading.reaches_us >= at_least_us)
-            if read >= at_most or (is_enough and not reading.wanted):
+            if read >= at_most or reading.reaches_us >= _DEEP_US or (is_enough and not reading.wanted):
                 break
+            if at_least == 0:  # half of the time is for others: what a feed receives late holds back its markers
+                time.sleep(min(time.monotonic() - began, _POLITE_S))
+                began = time.monotonic()
         reading.conclude(tail)
     return tail
 
 
 def _backwards(log: TopicLog, topic: str, partition: int, start: int, end: int) -> Iterator[pa.RecordBatch]:
-    """Yield consecutive stretches of a partition, the last one first."""
+    """Yield consecutive stretches of a partition, the last one first; ever larger ones: a broker is slow to step back."""
+    size = _FIRST_CHUNK
     while end > start:
-        begin = max(start, end - _CHUNK)
+        begin, size = max(start, end - size), min(2 * size, _LARGEST_CHUNK)
         try:
             pieces = list(_forwards(log, topic, partition, begin, end))
         except PositionLost:  # retention was faster: there is nothing older

@@ -80,7 +80,7 @@ def test_refills_and_what_was_given_up_count(log: TopicLog) -> None:
 def test_only_so_much_is_read_as_is_needed(log: TopicLog) -> None:
     write(log, [*live("BTC/USDT", *range(30_000, 60_000))])
     tail = read_tail(log, BINANCE, build_instruments("binance", ["BTC/USDT"]), at_least=6_000, at_least_us=0)
-    assert runs(tail.known["BTC/USDT"]) == [(50_000, 59_999)]
+    assert runs(tail.known["BTC/USDT"]) == [(45_000, 59_999)]
 
 
 def test_a_quiet_symbol_is_looked_for_up_to_the_bound(log: TopicLog) -> None:
@@ -99,7 +99,7 @@ def test_minutes_are_read_whole_however_many_records_they_are() -> None:
     for start in range(0, 100_000, 5_000):
         write(log, live("BTC/USDT", *range(start, start + 5_000)))
     listed = build_instruments("binance", ["BTC/USDT"])
-    assert runs(read_tail(log, BINANCE, listed, at_least=10).known["BTC/USDT"]) == [(75_000, 99_999)]
+    assert runs(read_tail(log, BINANCE, listed, at_least=10).known["BTC/USDT"]) == [(65_000, 99_999)]
 
 
 def test_a_search_for_some_symbols_reads_nothing_else(log: TopicLog) -> None:
