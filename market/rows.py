@@ -72,6 +72,9 @@ _EVENTS: Final = FEED_EVENTS.arrow_schema()
 _NO_BRONZE, _NO_SILVER, _NO_GOLD, _NO_GAPS, _NO_LETTERS, _NO_EVENTS = (
     pa.RecordBatch.from_pylist([], schema=schema) for schema in (_BRONZE, _SILVER, _GOLD, _GAPS, _LETTERS, _EVENTS)
 )
+PAYLOAD_REPEATED_BYTES: Final = 1024
+"""A payload of more bytes stands with the first trade of its record only; the others of the record have an empty one."""
+
 _PRICES: Final = (("open_price", OPEN), ("high_price", HIGH), ("low_price", LOW), ("close_price", CLOSE))
 _SUMS: Final = (("volume", VOLUME), ("quote_volume", QUOTE), ("taker_buy_volume", BUY_VOLUME), ("taker_buy_quote_volume", BUY_QUOTE))
 
@@ -137,6 +140,7 @@ def trade_rows(
         "quote_volume": exact.to_arrow(trades.quote_volume),
         "source": source,
     }
+    index = _index_within(row)
     time, received = timestamps(trades.time_us), timestamps(frames.received[row])
     offset, partition = integers(frames.offset[row]), frames.constant(frames.partition, n)
     bronze = {
@@ -147,8 +151,8 @@ def trade_rows(
         "kafka_partition": partition,
         "ingestion_timestamp": received,
         "side": _SIDES.take(pa.array((trades.is_buy ^ side_is_maker).view(np.int8))),
-        "source_index": integers(_index_within(row)),
-        "payload": frames.payload if pick is None else frames.payload.take(pick),
+        "source_index": integers(index),
+        "payload": frames.payload if pick is None else _payloads(frames, row, index),
     }
     silver = {
         **shared,
@@ -166,6 +170,15 @@ def trade_rows(
     }
     every = _batch(_SILVER, silver)
     return _batch(_BRONZE, bronze), every if accepted.all() else every.filter(pa.array(accepted))
+
+
+def _payloads(frames: Frames, row: Int64s, index: Int64s) -> pa.Array:
+    # A page of 1,000 trades beside each of them would be 130 MB, and a batch of such pages more than a column can hold.
+    lengths = np.array(pc.binary_length(frames.payload).to_numpy(zero_copy_only=False), np.int64)
+    repeated = (lengths[row] > PAYLOAD_REPEATED_BYTES) & (index > 0)
+    if not repeated.any():
+        return frames.payload.take(pa.array(row))
+    return pc.fill_null(frames.payload.take(pa.array(row, mask=repeated)), b"")
 
 
 def gold_rows(frames: Frames, state: State, slots: Int64s, canonical: pa.Array) -> list[pa.RecordBatch]:

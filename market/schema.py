@@ -117,7 +117,7 @@ _BRONZE = (
     Column("side", _C, "buy or sell as the venue gives it (on Coinbase the maker's side)"),
     Column("source", _C, "live, snapshot, refill or import"),
     Column("source_index", _I, "ordinal among the rows that record caused in this table"),
-    Column("payload", Kind.BYTES, "the verbatim frame", cold_only=True),
+    Column("payload", Kind.BYTES, "the verbatim frame; of more than 1 KiB only where `source_index` is 0, else empty", cold_only=True),
 )
 
 _SILVER = (

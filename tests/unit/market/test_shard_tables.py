@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from market.record import RAW_SCHEMA, RawBatch
+from market.rows import PAYLOAD_REPEATED_BYTES
 from market.schema import all_tables, gold_output_schema
 from market.shard import Shard
 from market.trade import Decoded, Rejected
@@ -135,3 +136,16 @@ def test_sliced_records_are_read_from_their_own_place() -> None:
         (4, b"5", 50),
     ]
     assert np.array_equal([r["sequence_number"] for r in rows], [3, 4, 5])
+
+
+def test_a_large_payload_stands_with_the_first_trade_of_its_record_only() -> None:
+    page = bytes(PAYLOAD_REPEATED_BYTES + 1)
+    small = bytes(PAYLOAD_REPEATED_BYTES)
+    records = [
+        frame(*(trade(k, START + k) for k in range(1, 501)), payload=page),
+        frame(trade(501, START), trade(502, START), payload=small),
+    ]
+    rows = applied(records).rows["bronze_trades_binance"]
+    assert [row["payload"] for row in rows if row["source_index"] == 0] == [page, small]
+    assert {row["payload"] for row in rows[1:500]} == {b""}
+    assert rows[501]["payload"] == small
