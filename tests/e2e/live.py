@@ -84,14 +84,6 @@ class Market:
         every = {name: self.trades(*name) for name in self.symbols()}
         return {name: int(t["trade_id"][-1]) for name, t in every.items() if len(t) and t["timestamp"][-1] >= since}
 
-    def wait_for_end(self, seconds: float) -> None:
-        """Wait until trading is over."""
-        deadline = time.monotonic() + seconds
-        while not self.state()["has_ended"]:
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, "trading does not end"
-            time.sleep(0.5)
-
     def close(self) -> None:
         """End the process."""
         self.process.terminate()

@@ -15,7 +15,7 @@ LEAD_SECONDS = 14  # a feed needs some of them to start; the minute after them i
 
 def let_trade_and_settle(where: LiveHome, whole_from: int, seconds: float) -> None:
     """Wait until trading is over, the last trades are in ClickHouse and every gap is filled or known to stay."""
-    where.market.wait_for_end(seconds)
+    where.wait_until(lambda: bool(where.market.state()["has_ended"]), "the end of trading", seconds)
     last = where.market.newest(since=whole_from)
     where.wait_until(lambda: last.items() <= where.newest().items(), f"the last trades {last}", 90)
     where.wait_until(lambda: where.count("k2.trade_gaps_view WHERE state = 'open'") == 0, "an answer for every gap", 120)
