@@ -36,6 +36,9 @@ class Request:
     trades: int | None
     seconds: float | None
     start: str | None
+    skip: float = 0.0
+    halt: float | None = None
+    wait_for_clients: bool = False
     speed: float
     clock_offsets: Sequence[str]
     recordings: Sequence[str]
@@ -69,6 +72,8 @@ def build_config(request: Request) -> SimulatorConfig:
         ConfigError: naming the option.
     """
     exchanges = tuple(dict.fromkeys(request.exchanges)) or EXCHANGES
+    recordings = _files(request.recordings)
+    start_of = request.start if request.start in recordings else ""
     return SimulatorConfig(
         host=request.host,
         port=request.port,
@@ -79,10 +84,14 @@ def build_config(request: Request) -> SimulatorConfig:
         seed=request.seed,
         trades=request.trades,
         seconds=request.seconds,
-        start_us=None if request.start is None else parse_time(request.start, "--start"),
+        start_us=None if request.start is None or start_of else parse_time(request.start, "--start"),
+        start_of=start_of,
+        skip_seconds=request.skip,
+        halt_seconds=request.halt,
+        waits_for_clients=request.wait_for_clients,
         speed=request.speed,
         clock_offsets={name: _number("--clock-offset", text) for name, text in _named("--clock-offset", request.clock_offsets)},
-        recordings=_files(request.recordings),
+        recordings=recordings,
         once=request.once,
         as_recorded=request.as_recorded,
         faults=_faults(request, exchanges),

@@ -24,7 +24,9 @@ class SimulatorConfig:
     time, all venues together. `trades`, `seconds`: where trading ends (the simulator stays and answers); None: never.
     `start_us`: epoch µs of run time 0; None: now. `speed`: run seconds a real second. `clock_offsets`: seconds by which a
     venue's clock is ahead. `recordings`: files by exchange, replayed instead of generated trades; `once`: not again and again;
-    `as_recorded`: with the times they were recorded with. `faults`: what goes wrong when. `conditions`: how venues treat
+    `as_recorded`: with the times they were recorded with. `start_of`: the venue whose recording's first moment is run time 0.
+    `skip_seconds`: where run time begins; what was traded before that, only REST knows. `halt_seconds`: the run time at which the
+    clock stands still; None: never. `waits_for_clients`: it stands at its beginning until every symbol is subscribed. `faults`: what goes wrong when. `conditions`: how venues treat
     clients. `tick_seconds`: how often trades are sent.
     """
 
@@ -44,6 +46,10 @@ class SimulatorConfig:
     recordings: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     once: bool = False
     as_recorded: bool = False
+    start_of: str = ""
+    skip_seconds: float = 0.0
+    halt_seconds: float | None = None
+    waits_for_clients: bool = False
     faults: tuple[Fault, ...] = ()
     conditions: Conditions = field(default_factory=Conditions)
     tick_seconds: float = 0.005
@@ -72,6 +78,8 @@ class SimulatorConfig:
         for fault in self.faults:
             if fault.exchange and fault.exchange not in self.exchanges:
                 raise ConfigError(f"fault {fault.kind}: {fault.exchange} is not simulated (only {', '.join(self.exchanges)})")
+        if self.start_of and self.start_of not in self.recordings:
+            raise ConfigError(f"run time is to start with the recording of {self.start_of}, but there is none")
         for name, listed in self.symbols.items() if isinstance(self.symbols, Mapping) else ():
             if not listed:
                 raise ConfigError(f"{name} lists no symbol")

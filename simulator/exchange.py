@@ -151,6 +151,11 @@ class Exchange(ABC):
     def beat(self, session: Session, now: float) -> None:  # noqa: B027 - not every venue says something
         """Send what is due by time: heartbeats, pings."""
 
+    def has_every_subscription(self) -> bool:
+        """Whether each symbol is wanted by a client."""
+        masks = [session.mask for session in self.sessions.values()]
+        return bool(masks) and bool(np.logical_or.reduce(masks).all())
+
     def shut_down_notice(self, session: Session) -> None:  # noqa: B027 - same
         """Announce that the connection will be closed, where the venue does that."""
 

@@ -71,6 +71,15 @@ class Recording:
         self._at = 0
         self._began_us = 0
 
+    @property
+    def span_us(self) -> int:
+        """How long after its start the recording starts over."""
+        return self._span_us
+
+    def start_over_with(self, others: Sequence[Recording]) -> None:
+        """Start over when the longest of all has ended, so that they stay on one time line."""
+        self._span_us = max(self._span_us, *(other.span_us for other in others))
+
     def next_block(self) -> Block | None:
         """Return the trades of the next quarter of a second, or None at the end."""
         if self._at == len(self._all):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
@@ -25,6 +26,7 @@ from simulator.session import Session
 from simulator.venues.registry import VENUES
 
 _BOOKS: Final = "/books"
+_NOTICE_S: Final = 0.5  # between the last subscription that was waited for and the beginning: whoever follows the clock looks now and then
 
 
 class Simulator:
@@ -58,11 +60,11 @@ class Simulator:
         server = await asyncio.get_running_loop().create_server(lambda: Peer(self, self._peers), config.host, config.port)
         self._server = server
         self.url = f"http://{config.host}:{server.sockets[0].getsockname()[1]}"
-        start_us = config.start_us if config.start_us is not None else time.time_ns() // 1000
-        clock = Clock(start_us, config.speed, time.monotonic)
-        for name in config.exchanges:
-            source = self._source(name)
-            self.exchanges[name] = VENUES[name](source, clock, self._conditions(name, source, start_us))
+        sources = {name: self._source(name) for name in config.exchanges}
+        clock = self._new_clock(sources)
+        for name, source in sources.items():
+            self.exchanges[name] = VENUES[name](source, clock, self._conditions(name, source, clock.start_us))
+            self.exchanges[name].advance()
         self._clock = clock
         self._injector = Injector(self.exchanges, config.faults, seed=config.seed, records=self._records)
         self._ticking = asyncio.create_task(self._tick(clock, self._injector))
@@ -109,11 +111,28 @@ class Simulator:
 
     async def _tick(self, clock: Clock, injector: Injector) -> None:
         while True:
+            if clock.waits and all(exchange.has_every_subscription() for exchange in self.exchanges.values()):
+                clock.begin(after_seconds=_NOTICE_S)
             injector.begin(clock.run_us())
             for exchange in self.exchanges.values():
                 exchange.advance()
             injector.finish(clock.run_us())
             await asyncio.sleep(self.config.tick_seconds)
+
+    def _new_clock(self, sources: Mapping[str, Source]) -> Clock:
+        config = self.config
+        recordings = {name: source for name, source in sources.items() if isinstance(source, Recording)}
+        for recording in recordings.values():
+            recording.start_over_with(list(recordings.values()))
+        now_us = config.start_us if config.start_us is not None else time.time_ns() // 1000
+        return Clock(
+            recordings[config.start_of].first_us if config.start_of else now_us,
+            config.speed,
+            time.monotonic,
+            from_us=round(config.skip_seconds * SECOND_US),
+            halt_us=None if config.halt_seconds is None else round(config.halt_seconds * SECOND_US),
+            waits=config.waits_for_clients,
+        )
 
     def _conditions(self, name: str, source: Source, start_us: int) -> Conditions:
         given = self.config.conditions
