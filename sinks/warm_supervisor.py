@@ -24,6 +24,7 @@ from sinks.warm_files import Files, holder, port_is_free, sign_lock, take_lock
 READY_SECONDS: Final = 60.0  # a large store checks its parts when it opens
 FAILURES: Final = 4  # starts in a row that failed; then a person has to look
 BACK_OFF: Final = (0.0, 0.2, 1.0, 3.0, 5.0)
+LOOK_SECONDS: Final = 2.0  # how often the home is looked for
 LIVED_SECONDS: Final = 20.0  # an engine that lived this long does not count as a failing one
 ENGINE_STOP_SECONDS: Final = 30.0
 LEFTOVER_SECONDS: Final = 5.0
@@ -48,7 +49,10 @@ class Supervisor:
             ready = self._start()
             if ready and self._engine is not None:
                 failures = 0
-                status = self._engine.wait()
+                status = self._watch(self._engine)
+                if status is None:
+                    self._end_engine()
+                    return 0
                 quick_deaths = 0 if time.monotonic() - started > LIVED_SECONDS else quick_deaths + 1
                 if not self._stopping:
                     _say("warm_engine_died", pid=self._engine.pid, status=status)
@@ -62,6 +66,15 @@ class Supervisor:
         update_run(self._files.home, pids={"warm": None})
         _say("warm_store_stopped", asked=self._stopping)
         return 0 if self._stopping else 1
+
+    def _watch(self, engine: subprocess.Popen[bytes]) -> int | None:
+        # None: the home was removed. What would serve it nobody can find or stop any more.
+        while True:
+            try:
+                return engine.wait(LOOK_SECONDS)
+            except subprocess.TimeoutExpired:
+                if not self._files.supervisor_lock.exists():
+                    return None
 
     def _start(self) -> bool:
         end_leftover(self._files)

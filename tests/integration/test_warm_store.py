@@ -242,3 +242,12 @@ def test_the_engine_reads_below_the_home(home: Path) -> None:
     (home / "cold").mkdir()
     (home / "cold" / "x.csv").write_text("1\n2\n")
     assert ask(endpoint, "SELECT sum(c1) FROM file('cold/x.csv', CSV, 'c1 Int64')") == "3"
+
+
+def test_a_store_whose_home_was_removed_ends(home: Path) -> None:
+    warm_store.ensure(home)
+    pids = [warm_files.holder(path) for path in (warm_files.Files(home).supervisor_lock, warm_files.Files(home).engine_lock)]
+    moved = home.rename(home.with_name("moved"))  # as good as removed: nobody finds it there
+    wait_until(lambda: all(gone(pid) for pid in pids))
+    assert not home.exists()
+    moved.rename(home)
