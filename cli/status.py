@@ -118,7 +118,7 @@ def _position(table: Table, store: str, exchange: str, partition: int, end: int,
         partition=partition,
         frontier=offset,
         end_offset=end,
-        lag=end - (offset or 0),
+        lag=max(0, end - (offset or 0)),  # the flow goes on between the two questions
         rows=rows,
         last_commit=None if committed is None else utc(committed).strftime(TIME_FORMAT.replace("%.6f", ".%f")),
     )
