@@ -23,6 +23,7 @@ from rich.text import Text
 
 from cli.logs import configure_logs
 from cli.screen import say
+from cli.simulated_clock import SimulatedClock
 from config.run_file import change_pids, read_run, update_run
 from config.settings import METRICS_OFF, Settings, load_settings
 from connectors.feed_process import FeedProcess
@@ -45,12 +46,13 @@ def now_us() -> int:
     return time.time_ns() // 1_000
 
 
-def feed(exchanges: Sequence[str], name: str | None) -> None:
+def feed(exchanges: Sequence[str], name: str | None, *, simulated_clock: bool = False) -> None:
     """Feed until SIGTERM or Ctrl-C.
 
     Args:
         exchanges: only these; empty: all that are listed.
         name: of this feed; None: made of host and process.
+        simulated_clock: take the time of the simulator that stands in for the venues.
 
     Raises:
         ConfigError: a symbol or exchange is not known, or the name is none.
@@ -61,6 +63,8 @@ def feed(exchanges: Sequence[str], name: str | None) -> None:
     keep_pandas_out()
     listed = _chosen(load_instruments(settings), exchanges)
     name = _name(name)
+    clock = SimulatedClock(settings.venues_url) if simulated_clock else None
+    time_us = now_us if clock is None else clock.now_us
     spills = open_spills(settings.home / "feed", name)
     topics = open_log(settings)
     process = FeedProcess(
@@ -70,13 +74,14 @@ def feed(exchanges: Sequence[str], name: str | None) -> None:
         spills,
         spill_bytes=settings.feed_spill_limit * _MEGABYTE,
         venues_url=settings.venues_url,
-        now_us=now_us,
+        now_us=time_us,
         open_log=lambda: open_log(settings),
+        clock_speed=1.0 if clock is None else clock.speed,
         begun=spare_the_collector,
     )
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        with _announced(settings, name, process):
+        with _announced(settings, name, process, time_us):
             emptied = asyncio.run(_run(process, settings, listed, exchanges))
         if emptied:
             topics.close()
@@ -125,7 +130,7 @@ def _name(given: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _announced(settings: Settings, name: str, process: FeedProcess) -> Iterator[None]:
+def _announced(settings: Settings, name: str, process: FeedProcess, time_us: Callable[[], int]) -> Iterator[None]:
     # In the run file while it lives, with the address of its metrics.
     from prometheus_client import CollectorRegistry, start_http_server
 
@@ -134,7 +139,7 @@ def _announced(settings: Settings, name: str, process: FeedProcess) -> Iterator[
     server, url = None, None
     if settings.feed_metrics != METRICS_OFF:
         registry = CollectorRegistry()
-        registry.register(FeedCollector(process.counts, process.latency, process.outbox.backlog, now_us))
+        registry.register(FeedCollector(process.counts, process.latency, process.outbox.backlog, time_us))
         host, _, port = settings.feed_metrics.rpartition(":")
         try:
             server, _thread = start_http_server(int(port), host, registry)

@@ -66,6 +66,7 @@ class FeedProcess:
         spill_bytes: how many may.
         venues_url: stands in for the venues; empty: they themselves.
         now_us: wall clock, epoch µs.
+        clock_speed: of `now_us`; another than 1 in simulations.
         open_log: opens the log once more, to read what a topic ends with while the other is written.
         begun: called once all exchanges of the first list are being connected.
     """
@@ -81,6 +82,7 @@ class FeedProcess:
         venues_url: str,
         now_us: Callable[[], int],
         open_log: Callable[[], TopicLog],
+        clock_speed: float = 1.0,
         begun: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
@@ -88,7 +90,7 @@ class FeedProcess:
         self.latency = Latency(now_us)
         self.outbox = Outbox(topics, spills.own, spills.older, spill_bytes=spill_bytes, written=self.latency)
         self._topics, self._partitions, self._venues_url = topics, partitions, venues_url
-        self._now_us, self._open_log, self._begun = now_us, open_log, begun
+        self._now_us, self._clock_speed, self._open_log, self._begun = now_us, clock_speed, open_log, begun
         self._running: dict[str, _Running] = {}
         self._flush_due: asyncio.TimerHandle | None = None
         self._changing = asyncio.Lock()
@@ -175,7 +177,7 @@ class FeedProcess:
         feed.refills, counts.refill = refiller, refiller.counted
         refiller.begin(await self._patiently(exchange, partial(self._tail, found, instruments)))
         url = websocket_url(_rules(found).websocket_url, exchange, self._venues_url)
-        driver = Driver(found, feed, url=url, feed_name=self.name, now_us=self._now_us)
+        driver = Driver(found, feed, url=url, feed_name=self.name, now_us=self._now_us, clock_speed=self._clock_speed)
         return exchange, _Running(feed, driver, refiller)
 
     def _refiller(self, found: Venue, instruments: Instruments, feed: Feed) -> Refiller:

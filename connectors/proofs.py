@@ -16,10 +16,14 @@ STALL_SECONDS: Final = 1.0
 
 @dataclass(slots=True)
 class Pulse:
-    """When the loop was last known to run; by two clocks, since one of them stands still in a suspended machine."""
+    """When the loop was last known to run; by two clocks, since one of them stands still in a suspended machine.
+
+    `speed`: of the wall clock; another than 1 in simulations.
+    """
 
     at: float = 0.0
     at_us: int = 0
+    speed: float = 1.0
 
     def beat(self, now: float, now_us: int) -> None:
         """Note that the loop runs."""
@@ -27,7 +31,7 @@ class Pulse:
 
     def is_stalled(self, now: float, now_us: int) -> bool:
         """Return whether the loop has not run for a while before this moment."""
-        return now - self.at > STALL_SECONDS or now_us - self.at_us > STALL_SECONDS * 1_000_000
+        return now - self.at > STALL_SECONDS or now_us - self.at_us > STALL_SECONDS * self.speed * 1_000_000
 
 
 @dataclass(slots=True)

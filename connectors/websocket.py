@@ -11,6 +11,7 @@ import structlog
 
 from connectors.listener import Listener
 from connectors.pacing import Turns
+from connectors.proofs import Pulse
 from connectors.setup import ConnectionState, Setup, Timing
 from connectors.sharding import resharded
 from connectors.slot import Slot
@@ -34,6 +35,7 @@ class Driver:
         url: the venue's WebSocket, or what stands in for it.
         feed_name: part of the connections' names; no two feeds, also of other times, may have the same.
         now_us: the wall clock, epoch µs.
+        clock_speed: of `now_us`; another than 1 in simulations.
         connector: opens a connection.
         timing: how long things may take.
         random: in [0, 1), for jitter.
@@ -50,6 +52,7 @@ class Driver:
         url: str,
         feed_name: str,
         now_us: Callable[[], int],
+        clock_speed: float = 1.0,
         connector: Connector = connect,
         timing: Timing | None = None,
         random: Callable[[], float] = random.random,
@@ -67,6 +70,7 @@ class Driver:
             random=random,
             timing=timing or Timing(),
             fail=self._fail,
+            pulse=Pulse(speed=clock_speed),
         )
         self._prefix = f"{venue.exchange}-{feed_name}"
         self._made = 0
