@@ -110,6 +110,8 @@ def load(
 def feed(
     exchanges: Annotated[list[str] | None, typer.Option("--exchange", "-e", help="only this exchange; may be repeated")] = None,
     name: Annotated[str | None, typer.Option("--name", help="of this feed; default: made of host and process")] = None,
+    *,
+    simulated_clock: Annotated[bool, typer.Option("--simulated-clock", help="the time of the simulator", hidden=True)] = False,
 ) -> None:
     """Receive live trades of the listed instruments and write them to the raw topics; Ctrl-C ends.
 
@@ -117,7 +119,7 @@ def feed(
     """
     from cli import feed as command
 
-    command.feed(exchanges or [], name)
+    command.feed(exchanges or [], name, simulated_clock=simulated_clock)
 
 
 @app.command(epilog="Example: k2 run --until-end")
@@ -213,13 +215,18 @@ def simulate(
     seed: Annotated[int, typer.Option(help="the same seed makes the same trades, and the same --faults")] = 1,
     trades: Annotated[int | None, typer.Option(help="stop trading after so many")] = None,
     seconds: Annotated[float | None, typer.Option(help="stop trading after so long")] = None,
-    start: Annotated[str | None, typer.Option(help="time of the first moment, ISO 8601 or epoch µs; default: now")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="time of the first moment, ISO 8601 or epoch µs, or EXCHANGE: of its recording; default: now")
+    ] = None,
+    skip: Annotated[float, typer.Option(help="begin so many seconds after the start; what was traded until then, REST knows")] = 0.0,
+    halt: Annotated[float | None, typer.Option(help="seconds after the start at which the clock stands still")] = None,
     speed: Annotated[float, typer.Option(help="run seconds a second")] = 1.0,
     clock_offset: Annotated[list[str] | None, typer.Option(help="EXCHANGE=SECONDS by which its clock is ahead")] = None,
     recording: Annotated[list[str] | None, typer.Option(help="EXCHANGE=FILE: trade what was recorded; repeat for more files")] = None,
     *,
     once: Annotated[bool, typer.Option("--once", help="of recordings: not again from their start")] = False,
     as_recorded: Annotated[bool, typer.Option("--as-recorded", help="of recordings: with their own times")] = False,
+    wait_for_clients: Annotated[bool, typer.Option("--wait-for-clients", help="begin when every symbol is subscribed")] = False,
     fault: Annotated[list[str] | None, typer.Option(help="KIND@SECONDS[:name=value…]; docs/simulator.md lists them")] = None,
     faults: Annotated[int, typer.Option(help="so many faults drawn from the seed")] = 0,
     fault_kinds: Annotated[str, typer.Option(help="kinds to draw from, separated by commas; default: all")] = "",
@@ -238,8 +245,8 @@ def simulate(
     command.simulate(
         command.Request(
             host=host, port=port, exchanges=exchange or [], symbols=symbols or [], quiet_symbols=quiet_symbols, rate=rate, seed=seed,
-            trades=trades, seconds=seconds, start=start, speed=speed, clock_offsets=clock_offset or [], recordings=recording or [],
-            once=once, as_recorded=as_recorded, faults=fault or [], fault_count=faults,
+            trades=trades, seconds=seconds, start=start, skip=skip, halt=halt, wait_for_clients=wait_for_clients, speed=speed,
+            clock_offsets=clock_offset or [], recordings=recording or [], once=once, as_recorded=as_recorded, faults=fault or [], fault_count=faults,
             fault_kinds=[kind for kind in fault_kinds.split(",") if kind], fault_file=fault_file, max_age=max_age, limits=limits,
             write_instruments=write_instruments, exit_after=exit_after,
         )
@@ -256,7 +263,7 @@ def live() -> None:
 
 @app.command()
 def demo(*, once: Annotated[bool, typer.Option("--once", help="stop at the end of the recordings")] = False) -> None:
-    """Load real recordings, run the flow, print a summary and a candle chart; then follow the topics until Ctrl-C.
+    """Trade real recordings in a simulator, feed from it, run the flow; print a summary and a candle chart; go on until Ctrl-C.
 
     Uses a home of its own: K2_HOME, or .k2/demo when that is not set.
     """

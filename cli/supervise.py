@@ -21,7 +21,7 @@ from market.errors import FatalError
 
 STOP_SECONDS: Final = 75.0
 _LOOK_S: Final = 0.1
-_STATUS_S: Final = 10.0
+STATUS_S: Final = 10.0
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
 _STABLE_S: Final = 60.0  # a process that lived so long starts again at once
@@ -32,12 +32,17 @@ _LEVELS: Final = {"warning": "yellow", "error": "bold red", "critical": "bold re
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One process. `ready`: what it prints once the next part may start; empty: it may start at once."""
+    """One process.
+
+    `ready`: what it prints once the next part may start; empty: it may start at once. `stop_order`: lower ones are stopped
+    first.
+    """
 
     name: str
     command: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     ready: str = ""
+    stop_order: int = 0
 
 
 def k2(*arguments: str) -> list[str]:
@@ -104,14 +109,17 @@ class Supervisor:
     """Runs parts until Ctrl-C, SIGTERM, or a condition.
 
     Args:
-        parts: in the order of their start; they are stopped in the same order, sources before what reads them.
+        parts: in the order of their start; they are stopped in the same order unless they say otherwise, sources before what reads them.
         status: a line to show now and then; empty: nothing to say.
+        status_seconds: how often.
         console: where lines go.
     """
 
-    def __init__(self, parts: Sequence[Part], *, status: Callable[[], str] = str, console: Console | None = None) -> None:
+    def __init__(
+        self, parts: Sequence[Part], *, status: Callable[[], str] = str, status_seconds: float = STATUS_S, console: Console | None = None
+    ) -> None:
         self._parts = list(parts)
-        self._status = status
+        self._status, self._status_s = status, status_seconds
         self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._colours = {part.name: _COLOURS[i % len(_COLOURS)] for i, part in enumerate(self._parts)}
         self._width = max((len(part.name) for part in self._parts), default=0)
@@ -135,13 +143,24 @@ class Supervisor:
                     self._begin(part)
                 self._mind(until)
             finally:
-                codes = {r.part.name: r.stop(STOP_SECONDS) for r in self._running}
+                codes = {r.part.name: r.stop(STOP_SECONDS) for r in sorted(self._running, key=lambda r: r.part.stop_order)}
         failed = {name: code for name, code in codes.items() if code not in {0, -signal.SIGTERM}}
         if failed:
             name, code = next(iter(failed.items()))
             error = FatalError(f"{name} ended with code {code}: its last lines above say why")
             error.exit_code = code if code in _FINAL_CODES else FatalError.exit_code
             raise error
+
+    @property
+    def was_told(self) -> bool:
+        """Whether Ctrl-C or SIGTERM ended the run."""
+        return self._stop.is_set()
+
+    def end(self, name: str) -> None:
+        """Stop one part, before the others."""
+        for running in self._running:
+            if running.part.name == name:
+                running.stop(STOP_SECONDS)
 
     def _begin(self, part: Part) -> None:
         running = _Running(part, self._show)
@@ -150,14 +169,14 @@ class Supervisor:
             pass
 
     def _mind(self, until: Callable[[], bool]) -> None:
-        status_at = time.monotonic() + _STATUS_S
+        status_at = time.monotonic() + self._status_s
         while not self._stop.wait(_LOOK_S) and not until():
             if not all(self._minded(running) for running in self._running):
                 return
             if all(running.process.poll() == 0 for running in self._running):
                 return
             if time.monotonic() >= status_at:
-                status_at += _STATUS_S
+                status_at += self._status_s
                 if text := self._status():
                     self._show("", text)
 
