@@ -14,7 +14,7 @@ from typing import Final
 import typer
 
 from cli.arguments import utc
-from cli.demo_market import LISTED, Market, instruments_text, recordings
+from cli.demo_market import LISTED, SPEED, Market, instruments_text, recordings
 from cli.demo_report import CHARTED, show_chart, summarise
 from cli.logs import configure_logs
 from cli.reading import Reading
@@ -22,11 +22,14 @@ from cli.screen import say
 from cli.supervise import Supervisor
 from config.settings import Settings, load_settings
 from maintenance.stored import WARM, Wanted
+from market.errors import ConfigError
 from market.interval import BY_NAME
 from market.record import topic_name
 from market.schema import OHLCV
 
 DEFAULTS: Final = {"K2_HOME": ".k2/demo", "K2_COMMIT_INTERVAL": "2", "K2_EPOCH_INTERVAL": "2"}
+_SPEED_VARIABLE: Final = "K2_DEMO_SPEED"
+_MOST_SPEED: Final = 200
 _STATUS_S: Final = 5.0
 _SETTLE_S: Final = 2.5  # a feed's markers come every second
 _PATIENCE_S: Final = 60.0
@@ -36,7 +39,7 @@ def demo(*, once: bool) -> None:
     """Run the demo; repeating it stores nothing twice.
 
     Raises:
-        ConfigError: the recordings are not there (they come with the source tree).
+        ConfigError: the recordings are not there (they come with the source tree), or a setting is wrong.
         FatalError: one of the processes ended and would end again.
         KeyboardInterrupt: Ctrl-C came before the end of the recordings, and `once` was asked for.
         typer.Exit: with 1 when the audit finds differences.
@@ -46,13 +49,14 @@ def demo(*, once: bool) -> None:
     settings = load_settings()
     configure_logs()
     list(recordings())
+    speed = _speed()
     instruments = settings.home / "instruments.yaml"
     settings.home.mkdir(parents=True, exist_ok=True)
     instruments.write_text(instruments_text())
     os.environ["K2_INSTRUMENTS"] = str(instruments)
     settings = load_settings()
     say("ten minutes of three exchanges, recorded, in half a minute: simulator ▶ feed ▶ raw topics ▶ flow ▶ ClickHouse and Iceberg")
-    was_told = _play_once(settings)
+    was_told = _play_once(settings, speed)
     if was_told and once:
         raise KeyboardInterrupt
     if not was_told:
@@ -64,19 +68,30 @@ def demo(*, once: bool) -> None:
         if once:
             return
         say("\nand on: the recordings again and again; Ctrl-C ends")
-        market = Market(instruments, again=True)
+        market = Market(instruments, speed=speed, again=True)
         Supervisor(market.parts, status=_status(market), status_seconds=_STATUS_S).run()
     show_chart(settings)
     _say_what_next(settings)
 
 
-def _play_once(settings: Settings) -> bool:
+def _play_once(settings: Settings, speed: float) -> bool:
     # Whether somebody ended it before its end.
-    market = Market(settings.instruments, again=False)
+    market = Market(settings.instruments, speed=speed, again=False)
     supervisor = Supervisor(market.parts, status=_status(market), status_seconds=_STATUS_S)
     with Reading(settings) as reading:
         supervisor.run(_Ending(market, reading, supervisor))
     return supervisor.was_told
+
+
+def _speed() -> float:
+    given = os.environ.get(_SPEED_VARIABLE, "")
+    try:
+        speed = float(given or SPEED)
+    except ValueError:
+        speed = 0.0
+    if not 1 <= speed <= _MOST_SPEED:
+        raise ConfigError(f"{_SPEED_VARIABLE}={given!r}: is no number from 1 to {_MOST_SPEED}")
+    return speed
 
 
 class _Ending:

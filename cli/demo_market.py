@@ -32,15 +32,21 @@ HALT_SECONDS: Final = 700.0
 class Market:
     """A simulator of the demo's exchanges, the feed that listens to it, and the flow behind both."""
 
-    def __init__(self, instruments: Path, *, again: bool) -> None:
-        """`again`: trade the recordings again and again, from the end of their first time on; else once."""
+    def __init__(self, instruments: Path, *, speed: float, again: bool) -> None:
+        """Choose a port.
+
+        Args:
+            instruments: the instruments file.
+            speed: recorded seconds a second.
+            again: trade the recordings again and again, from the end of their first time on; else once.
+        """
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port: int = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         files = [f"--recording={exchange}={path}" for exchange, path in recordings()]
         how = [f"--skip={SPAN_SECONDS}"] if again else ["--once", f"--halt={HALT_SECONDS}"]
-        options = [f"--port={port}", f"--start={LEADING}", f"--speed={SPEED}", "--wait-for-clients", "--no-limits", *files, *how]
+        options = [f"--port={port}", f"--start={LEADING}", f"--speed={speed}", "--wait-for-clients", "--no-limits", *files, *how]
         env = {"K2_INSTRUMENTS": str(instruments), "K2_VENUES_URL": self.url}
         self.parts = (
             Part("flow", k2("run"), env, stop_order=1),
