@@ -1,4 +1,4 @@
-"""The README's snippets run as they stand, against a demo home."""
+"""The README's snippets run as they stand, against a home with the demo's recordings."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.demo_market import recordings
 from tests.e2e.harness import Home, home
 
 README = Path(__file__).parents[2] / "README.md"
@@ -21,16 +22,13 @@ SNIPPETS = {
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, str]]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    # Loaded, which is quicker than the demo itself: tests/integration/test_cli_demo.py plays that.
     with home(tmp_path_factory.mktemp("demo") / "home") as where:
-        done = where.k2("demo", "--once")
-        yield where, done.stdout
-
-
-def test_demo_prints_a_summary_and_exits_well(demo: tuple[Home, str]) -> None:
-    _, out = demo
-    for word in ("binance", "kraken", "coinbase", "19,904", "1m", "1d"):
-        assert word in out, out
+        for exchange, path in recordings():
+            where.k2("load", "-e", exchange, str(path))
+        where.k2("run", "--until-end")
+        yield where
 
 
 def test_readme_shows_how_to_query_with_all_three() -> None:
@@ -38,11 +36,10 @@ def test_readme_shows_how_to_query_with_all_three() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SNIPPETS))
-def test_readme_snippet_runs_as_written(demo: tuple[Home, str], name: str, tmp_path: Path) -> None:
-    where, _ = demo
+def test_readme_snippet_runs_as_written(demo: Home, name: str, tmp_path: Path) -> None:
     language, text = SNIPPETS[name]
     command = [sys.executable, "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
-    env = {**os.environ, "K2_HOME": str(where.folder)}
+    env = {**os.environ, "K2_HOME": str(demo.folder)}
     done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert {"clickhouse": "close_price", "polars": "close_price", "duckdb": "BTC/USDT"}[name] in done.stdout, done.stdout + done.stderr
