@@ -58,6 +58,23 @@ def test_a_part_starts_when_the_one_before_is_ready_and_all_are_stopped(screen: 
     assert [line.split()[0] for line in screen.lines()] == ["first", "first", "second"]
 
 
+def test_a_part_may_be_stopped_before_the_others_and_another_after_them(screen: Screen) -> None:
+    code = UNTIL_TERM.replace("exit(0)", "(print('bye', flush=True), exit(0))")
+    running = supervisor(
+        screen, Part("last", python(code), ready="here", stop_order=1), Part("a", python(code)), Part("early", python(code))
+    )
+
+    def ended() -> bool:
+        if screen.getvalue().count("here") < 3:
+            return False
+        running.end("early")
+        return True
+
+    running.run(ended)
+    assert [line.split()[0] for line in screen.lines() if "bye" in line] == ["early", "a", "last"]
+    assert not running.was_told
+
+
 def test_failed_part_is_started_again(screen: Screen) -> None:
     code = "import os; print('pid', os.getpid(), flush=True); os._exit(4)"
     with pytest.raises(FatalError, match="code 4"):

@@ -48,6 +48,12 @@ def test_options_become_a_configuration() -> None:
     assert config.conditions.max_age_seconds == 60
 
 
+def test_the_start_may_be_that_of_a_recording() -> None:
+    config = build_config(request(recordings=["kraken=a.gz"], start="kraken", skip=10.0, halt=20.0, wait_for_clients=True))
+    assert (config.start_of, config.start_us) == ("kraken", None)
+    assert (config.skip_seconds, config.halt_seconds, config.waits_for_clients) == (10.0, 20.0, True)
+
+
 def test_faults_are_read_from_yaml_and_json(tmp_path: Path) -> None:
     for text in ("- {kind: drop, at: 3}\n- cut@4\n", '{"faults": [{"kind": "drop", "at": 3}, "cut@4"]}'):
         path = tmp_path / "faults"
@@ -64,6 +70,7 @@ def test_faults_are_read_from_yaml_and_json(tmp_path: Path) -> None:
         ({"fault_count": 3, "seconds": 9.0, "fault_kinds": ["rain"]}, "'rain'"),
         ({"fault_file": Path("/nonexistent/faults")}, "--fault-file"),
         ({"start": "tomorrow"}, "--start"),
+        ({"start": "kraken"}, "--start"),
         ({"exchanges": ["nyse"]}, "'nyse'"),
     ],
 )

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,20 @@ def test_files_without_trades_are_refused(tmp_path: Path) -> None:
     two.write_text(frame % 1 + "\n" + frame % 10_000_000 + "\n")
     with pytest.raises(ConfigError, match="two recordings"):
         Recording([two], Binance.recorded, once=True)
+
+
+def test_recordings_start_over_together() -> None:
+    kraken, coinbase = (
+        Recording([DATA / name / file for file in FILES[name]], VENUES[name].recorded, once=False) for name in ("kraken", "coinbase")
+    )
+    longest = coinbase.span_us
+    assert kraken.span_us < longest
+    for recording in (kraken, coinbase):
+        recording.start_over_with([kraken, coinbase])
+        assert recording.span_us == longest
+    exchange = Kraken(kraken, Clock(kraken.first_us, 1.0, lambda: 0.0), Conditions())
+    starts: list[int] = []
+    while len(starts) < 3 and (block := kraken.next_block()) is not None:
+        starts += block.run_us[block.order % kraken._orders == 0].tolist()[:1]
+        exchange.tape.add(block, exchange._times(block), 1)
+    assert [b - a for a, b in pairwise(starts)] == [longest, longest]
