@@ -18,7 +18,7 @@ def let_trade_and_settle(where: LiveHome, whole_from: int, seconds: float) -> No
     where.wait_until(lambda: bool(where.market.state()["has_ended"]), "the end of trading", seconds)
     last = where.market.newest(since=whole_from)
     where.wait_until(lambda: last.items() <= where.newest().items(), f"the last trades {last}", 90)
-    where.wait_until(lambda: where.count("k2.trade_gaps_view WHERE state = 'open'") == 0, "an answer for every gap", 120)
+    where.wait_until(lambda: where.count("k2.trade_gaps_view WHERE state = 'open'") == 0, "an answer for every gap", 400)
 
 
 def end(where: LiveHome) -> None:
