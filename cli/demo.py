@@ -29,7 +29,7 @@ from market.schema import OHLCV
 
 DEFAULTS: Final = {"K2_HOME": ".k2/demo", "K2_COMMIT_INTERVAL": "2", "K2_EPOCH_INTERVAL": "2"}
 _SPEED_VARIABLE: Final = "K2_DEMO_SPEED"
-_MOST_SPEED: Final = 200
+_MOST_SPEED: Final = 100
 _STATUS_S: Final = 5.0
 _SETTLE_S: Final = 2.5  # a feed's markers come every second
 _PATIENCE_S: Final = 60.0

@@ -29,6 +29,9 @@ HALT_SECONDS: Final = 700.0
 """Where time stands still: 40 s before the minute ends in which the recording does, so that nobody can call that minute complete."""
 
 
+_UNSAID: Final = ("started_at_log_start", "feeds: K2_VENUES_URL")
+
+
 class Market:
     """A simulator of the demo's exchanges, the feed that listens to it, and the flow behind both."""
 
@@ -49,8 +52,8 @@ class Market:
         options = [f"--port={port}", f"--start={LEADING}", f"--speed={speed}", "--wait-for-clients", "--no-limits", *files, *how]
         env = {"K2_INSTRUMENTS": str(instruments), "K2_VENUES_URL": self.url}
         self.parts = (
-            Part("flow", k2("run"), env, stop_order=1),
-            Part("simulator", k2("simulate", *options), env, ready="listening on", stop_order=2),
+            Part("flow", k2("run"), env, stop_order=1, mute=_UNSAID),
+            Part("simulator", k2("simulate", *options), env, ready="listening on", stop_order=2, mute=_UNSAID),
             Part("feed", k2("feed", "--simulated-clock"), env),
         )
 

@@ -35,7 +35,7 @@ class Part:
     """One process.
 
     `ready`: what it prints once the next part may start; empty: it may start at once. `stop_order`: lower ones are stopped
-    first.
+    first. `mute`: lines that hold one of these are not shown.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Part:
     env: Mapping[str, str] = field(default_factory=dict)
     ready: str = ""
     stop_order: int = 0
+    mute: tuple[str, ...] = ()
 
 
 def k2(*arguments: str) -> list[str]:
@@ -88,7 +89,7 @@ class _Running:
                 text = line.decode(errors="replace").rstrip()
                 if self.part.ready and self.part.ready in text:
                     self.is_ready.set()
-                if text:
+                if text and not any(word in text for word in self.part.mute):
                     self._show(self.part.name, text)
 
     def stop(self, seconds: float) -> int:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
+import signal
+import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -12,20 +16,46 @@ import polars as pl
 import pytest
 
 from market.schema import OHLCV, SILVER_TRADES, TRADE_GAPS
-from tests.e2e.harness import Home, home
+from tests.e2e.harness import K2, Home, home
 
 DATA = Path(__file__).parents[1] / "data" / "binance"
 FIELDS = ("open_price", "high_price", "low_price", "close_price", "volume")
 WHOLE_MS = range(1723161300000, 1723161900000, 60_000)  # the ten minutes that the recordings hold from end to end
 STORES = ("warm", "cold")
+CLOCK = re.compile(r"2024-08-09 (\d\d:\d\d):\d\d on the recordings' clock")
+
+
+@dataclass(frozen=True)
+class Played:
+    """A home where the demo ran to the end of the recordings, and once more and on until Ctrl-C; and what it said."""
+
+    home: Home
+    once: CompletedProcess[str]
+    on: CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, CompletedProcess[str], CompletedProcess[str]]]:
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     with home(tmp_path_factory.mktemp("demo") / "home") as where:
-        first = where.k2("demo", "--once")
-        where.env["K2_DEMO_SPEED"] = "200"  # what is closed stays closed, so it may be quicker
-        yield where, first, where.k2("demo", "--once")
+        once = where.k2("demo", "--once")
+        where.env["K2_DEMO_SPEED"] = "60"  # what is closed stays closed, so it may be quicker
+        yield Played(where, once, _until_it_goes_on(where))
+
+
+def _until_it_goes_on(where: Home) -> CompletedProcess[str]:
+    with subprocess.Popen([*K2, "demo"], env=where.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        told: list[str] = []
+        for line in process.stderr:
+            told.append(line)
+            goes_on = any(text.startswith("and on:") for text in told)
+            if goes_on and (at := CLOCK.search(line)) and at[1] > "00:08":
+                process.send_signal(signal.SIGINT)
+                break
+        told += process.stderr
+        out = process.stdout.read()
+        return CompletedProcess(process.args, process.wait(60), out, "".join(told))
 
 
 def official(name: str) -> dict[int, list[Decimal]]:
@@ -39,8 +69,8 @@ def complete(where: Home, interval: str, store: str) -> dict[int, list[Decimal]]
     return {start: list(values) for start, values in zip(starts, rows.select(FIELDS).rows(), strict=True)}
 
 
-def test_it_shows_a_summary_and_a_chart(played: tuple[Home, CompletedProcess[str], CompletedProcess[str]]) -> None:
-    out, err = played[1].stdout, played[1].stderr
+def test_it_shows_a_summary_and_a_chart(played: Played) -> None:
+    out, err = played.once.stdout, played.once.stderr
     lines = out[: out.index("dead letters")].splitlines()
     rows = {" ".join(line.split()[:2]): line.split()[2:] for line in lines}
     assert rows["binance BTC/USDT"][0] == "19,904"
@@ -57,18 +87,33 @@ def test_it_shows_a_summary_and_a_chart(played: tuple[Home, CompletedProcess[str
         assert told in err
 
 
-def test_complete_candles_are_exactly_the_official_ones(played: tuple[Home, CompletedProcess[str], CompletedProcess[str]]) -> None:
+def test_complete_candles_are_exactly_the_official_ones(played: Played) -> None:
     minutes = official("BTCUSDT-1m-20240808T2350_20240809T0010.csv")
     fives = official("BTCUSDT-5m-20240808T2340_20240809T0020_official_rows.csv")
     for store in STORES:
-        assert complete(played[0], "1m", store) == {start: minutes[start] for start in WHOLE_MS}, store
-        assert complete(played[0], "5m", store) == {start: fives[start] for start in WHOLE_MS[::5]}, store
+        found = {start: values for start, values in complete(played.home, "1m", store).items() if start < WHOLE_MS.stop}
+        assert found == {start: minutes[start] for start in WHOLE_MS}, store
+        found = {start: values for start, values in complete(played.home, "5m", store).items() if start < WHOLE_MS.stop}
+        assert found == {start: fives[start] for start in WHOLE_MS[::5]}, store
 
 
-def test_every_trade_came_twice_and_is_stored_once(played: tuple[Home, CompletedProcess[str], CompletedProcess[str]]) -> None:
-    where, first, again = played
-    assert again.stdout == first.stdout
+def test_every_trade_came_twice_and_is_stored_once(played: Played) -> None:
+    summary = played.once.stdout
+    assert played.on.stdout.startswith(summary)
     for store in STORES:
-        assert where.silver_count(store) == 20_177
-        assert where.rows(TRADE_GAPS, store).is_empty()
-        assert where.rows(SILVER_TRADES, store)["timestamp"].dt.year().unique().to_list() == [2024]  # all on one time line
+        assert played.home.silver_count(store) > 20_177
+        assert played.home.rows(TRADE_GAPS, store).is_empty()
+        assert played.home.rows(SILVER_TRADES, store)["timestamp"].dt.year().unique().to_list() == [2024]  # all on one time line
+
+
+def test_it_goes_on_until_ctrl_c_and_shows_the_chart(played: Played) -> None:
+    assert played.on.returncode == 0, played.on.stderr
+    chart = played.on.stdout.removeprefix(played.once.stdout)
+    assert "binance BTC/USDT 1m" in chart
+    assert "00:08" in chart
+    assert "Traceback" not in played.on.stderr
+    played.home.audit()
+    starts = sorted(start for start in complete(played.home, "1m", "warm"))
+    assert starts[:13] == list(range(WHOLE_MS.start, WHOLE_MS.start + 13 * 60_000, 60_000)), (
+        "the recordings follow each other without a hole"
+    )

@@ -58,6 +58,11 @@ def test_a_part_starts_when_the_one_before_is_ready_and_all_are_stopped(screen: 
     assert [line.split()[0] for line in screen.lines()] == ["first", "first", "second"]
 
 
+def test_lines_that_nobody_wants_are_not_shown(screen: Screen) -> None:
+    supervisor(screen, Part("a", python("print('one'); print('two'); print('three')"), mute=("one", "tw"))).run()
+    assert screen.lines() == ["a three"]
+
+
 def test_a_part_may_be_stopped_before_the_others_and_another_after_them(screen: Screen) -> None:
     code = UNTIL_TERM.replace("exit(0)", "(print('bye', flush=True), exit(0))")
     running = supervisor(
