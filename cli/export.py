@@ -20,7 +20,7 @@ from cli.logs import configure_logs
 from cli.reading import Reading, store_name
 from cli.screen import Meter, meter, say
 from config.settings import load_settings
-from connectors.raw_file import export_raw
+from connectors.files.raw_file import export_raw
 from maintenance.stored import COLD, MINUTE, WARM, Stored, Wanted, census, chunks
 from market.errors import ConfigError
 from market.interval import INTERVAL_NAMES

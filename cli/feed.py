@@ -26,9 +26,9 @@ from cli.screen import say
 from cli.simulated_clock import SimulatedClock
 from config.run_file import change_pids, read_run, update_run
 from config.settings import METRICS_OFF, Settings, load_settings
-from connectors.feed_process import FeedProcess
 from connectors.instruments import find_exchange, load_instruments
-from connectors.spill_folders import open_spills
+from connectors.live.feed_process import FeedProcess
+from connectors.live.spill_folders import open_spills
 from connectors.topics.base import TopicLog
 from connectors.topics.registry import open_topics
 from market.errors import ConfigError
@@ -134,7 +134,7 @@ def _announced(settings: Settings, name: str, process: FeedProcess, time_us: Cal
     # In the run file while it lives, with the address of its metrics.
     from prometheus_client import CollectorRegistry, start_http_server
 
-    from connectors.feed_metrics import FeedCollector
+    from connectors.live.feed_metrics import FeedCollector
 
     server, url = None, None
     if settings.feed_metrics != METRICS_OFF:

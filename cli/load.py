@@ -7,9 +7,9 @@ from pathlib import Path
 
 from cli.screen import Meter, meter, say
 from config.settings import load_settings
+from connectors.files.loader import LoadedFile, Progress, load_capture
+from connectors.files.raw_file import is_raw_export, load_raw
 from connectors.instruments import find_exchange, load_instruments
-from connectors.loader import LoadedFile, Progress, load_capture
-from connectors.raw_file import is_raw_export, load_raw
 from connectors.topics.registry import open_topics
 from connectors.venues.registry import venue
 from market.errors import ConfigError

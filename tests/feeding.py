@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors.outgoing import Chunk, Outgoing, chunks_of
+from connectors.live.outgoing import Chunk, Outgoing, chunks_of
 from connectors.topics.memory import MemoryTopics
 from market.errors import SourceDisconnected
 from market.record import KIND_MARKER

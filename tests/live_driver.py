@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from connectors.setup import Timing
+from connectors.sockets.setup import Timing
+from connectors.sockets.websocket import Driver
 from connectors.venues.base import Venue
-from connectors.websocket import Driver
 from tests.live_exchange import Exchange
 from tests.live_wire import LATENCY, MemoryConnector, MemoryWire
 from tests.recording_listener import Recorder

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-from connectors.wire import ConnectFailed, WireEvents
+from connectors.sockets.wire import ConnectFailed, WireEvents
 from tests.live_exchange import Exchange, Session
 
 LATENCY = 0.05
@@ -14,7 +14,7 @@ LATENCY = 0.05
 
 @dataclass(eq=False)
 class MemoryWire:
-    """Implements `connectors.wire.Wire`; the exchange's side is `push`, `drop`."""
+    """Implements `connectors.sockets.wire.Wire`; the exchange's side is `push`, `drop`."""
 
     exchange: Exchange
     session: Session
@@ -97,7 +97,7 @@ class MemoryWire:
 
 
 class MemoryConnector:
-    """Implements `connectors.wire.Connector`; keeps the wires of the sessions that are alive."""
+    """Implements `connectors.sockets.wire.Connector`; keeps the wires of the sessions that are alive."""
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange

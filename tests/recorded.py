@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from connectors.capture import read_chunks
+from connectors.files.capture import read_chunks
 from connectors.venues.base import Router
 from connectors.venues.registry import VENUES
 from market.instrument import Instruments

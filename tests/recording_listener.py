@@ -23,7 +23,7 @@ class Told:
 
 
 class Recorder:
-    """Implements `connectors.listener.Listener`."""
+    """Implements `connectors.sockets.listener.Listener`."""
 
     def __init__(self) -> None:
         self.connections: dict[str, Told] = {}

@@ -6,7 +6,7 @@ import random
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
-from connectors.capture import read_capture
+from connectors.files.capture import read_capture
 from tests import frames as f
 from tests.recorded import recording_of
 

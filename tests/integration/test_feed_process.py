@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors import feed_process
-from connectors.feed_process import FeedProcess
-from connectors.spill_folders import SpillFolders, open_spills
+from connectors.live import feed_process
+from connectors.live.feed_process import FeedProcess
+from connectors.live.spill_folders import SpillFolders, open_spills
 from connectors.topics.memory import MemoryTopics
 from connectors.venues.registry import build_instruments, venue
 from market.errors import ConfigError, PipelineError, SourceDisconnected

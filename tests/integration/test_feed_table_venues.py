@@ -13,8 +13,8 @@ from pathlib import Path
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from connectors.feed_process import FeedProcess
-from connectors.spill_folders import open_spills
+from connectors.live.feed_process import FeedProcess
+from connectors.live.spill_folders import open_spills
 from connectors.topics.memory import MemoryTopics
 from connectors.venues.registry import build_instruments
 from tests.live_exchange import Exchange

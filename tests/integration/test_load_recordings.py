@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from connectors.capture import read_capture
-from connectors.loader import export_raw, load_capture, load_raw
+from connectors.files.capture import read_capture
+from connectors.files.loader import export_raw, load_capture, load_raw
 from connectors.topics.base import TopicLog
 from connectors.topics.memory import MemoryTopics
 from connectors.topics.registry import open_topics

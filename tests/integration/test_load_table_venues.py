@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from connectors.loader import load_capture
+from connectors.files.loader import load_capture
 from connectors.topics.memory import MemoryTopics
 from connectors.venues.registry import build_instruments, venue
 from dataflows.engine import Control

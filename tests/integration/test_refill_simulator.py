@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from connectors.outgoing import Outgoing
-from connectors.refill import Refiller
-from connectors.refill_plan import Pace
-from connectors.rest import RestClient
-from connectors.venue_urls import rest_url
+from connectors.live.outgoing import Outgoing
+from connectors.live.venue_urls import rest_url
+from connectors.refill.refill import Refiller
+from connectors.refill.refill_plan import Pace
+from connectors.refill.rest import RestClient
 from connectors.venues.feeding import Limit
 from connectors.venues.registry import VENUES, build_instruments
 from market.exact import to_decimals

@@ -15,11 +15,11 @@ import httpx
 import numpy as np
 import pytest
 
-from connectors.delays import Bounds
-from connectors.outgoing import Outgoing
-from connectors.refill import Refiller
-from connectors.refill_plan import Pace
-from connectors.rest import DRIVER_ERRORS, Answer, RestClient, RestUnreachable, is_busy, is_refusal
+from connectors.live.delays import Bounds
+from connectors.live.outgoing import Outgoing
+from connectors.refill.refill import Refiller
+from connectors.refill.refill_plan import Pace
+from connectors.refill.rest import DRIVER_ERRORS, Answer, RestClient, RestUnreachable, is_busy, is_refusal
 from connectors.venues.feeding import Limit, RestRules
 from connectors.venues.registry import VENUES, build_instruments
 from tests import frames as f

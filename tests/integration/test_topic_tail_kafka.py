@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from connectors.outgoing import Outgoing, by_partition, chunks_of
-from connectors.topic_tail import read_tail
+from connectors.live.outgoing import Outgoing, by_partition, chunks_of
+from connectors.refill.topic_tail import read_tail
 from connectors.topics.kafka import KafkaTopics
 from connectors.venues.registry import VENUES, build_instruments
 from tests import frames as f

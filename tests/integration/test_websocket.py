@@ -21,9 +21,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
-from connectors import wire
-from connectors.setup import Timing
-from connectors.websocket import Driver
+from connectors.sockets import wire
+from connectors.sockets.setup import Timing
+from connectors.sockets.websocket import Driver
 from tests.live_driver import with_rules
 from tests.live_exchange import SYMBOLS, BinanceLike, CoinbaseLike, Exchange, KrakenLike, Session
 from tests.recording_listener import Recorder

@@ -13,10 +13,10 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.feed import Feed
-from connectors.feed_metrics import FeedCounts
-from connectors.outbox import Outbox
-from connectors.spill import Spill
+from connectors.live.feed import Feed
+from connectors.live.feed_metrics import FeedCounts
+from connectors.live.outbox import Outbox
+from connectors.live.spill import Spill
 from connectors.venues.registry import build_instruments, venue
 from market.errors import SourceDisconnected
 from market.instrument import partition_of

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from connectors.loader import load_capture
+from connectors.files.loader import load_capture
 from connectors.topics.memory import MemoryTopics
 from market.instrument import partition_of
 from market.record import topic_name

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connectors.delays import Bounds
-from connectors.refill_plan import Ask, Pace, RefillPlan
+from connectors.live.delays import Bounds
+from connectors.refill.refill_plan import Ask, Pace, RefillPlan
 from connectors.venues.base import Venue
 from connectors.venues.registry import VENUES, build_instruments
 from market.instrument import Instrument

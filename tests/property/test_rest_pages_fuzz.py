@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.refill import _read_page
+from connectors.refill.refill import _read_page
 from connectors.venues.envelope import wrap
 from connectors.venues.registry import VENUES, build_instruments
 from tests import frames as f

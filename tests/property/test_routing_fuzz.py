@@ -8,10 +8,10 @@ import numpy as np
 import orjson
 import pytest
 
-from connectors.addressing import Addressing, Arrivals
-from connectors.feed import Feed
-from connectors.feed_metrics import FeedCounts
-from connectors.outgoing import Chunk
+from connectors.live.addressing import Addressing, Arrivals
+from connectors.live.feed import Feed
+from connectors.live.feed_metrics import FeedCounts
+from connectors.live.outgoing import Chunk
 from connectors.venues.registry import VENUES, build_instruments
 from connectors.venues.routing import UNSURE
 from tests.mutations import mutated

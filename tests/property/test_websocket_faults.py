@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connectors.setup import Timing
+from connectors.sockets.setup import Timing
 from connectors.venues.feeding import Limit
 from tests.live_driver import Live
 from tests.live_exchange import EXCHANGES, SYMBOLS, BinanceLike, Exchange

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.pacing import Backoff, Pacer, Turns
-from connectors.proofs import FrameNumbers, Pings, Pulse
-from connectors.sharding import resharded
+from connectors.sockets.proofs import FrameNumbers, Pings, Pulse
+from connectors.sockets.sharding import resharded
 from connectors.venues.feeding import Limit
 from market.instrument import Instrument
 from tests.virtual_time import run_virtual

@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 
 from cli.feed import _name, status_line
-from connectors.feed_metrics import FeedCounts, Latency
-from connectors.feed_process import FeedProcess
-from connectors.outbox import Backlog
+from connectors.live.feed_metrics import FeedCounts, Latency
+from connectors.live.feed_process import FeedProcess
+from connectors.live.outbox import Backlog
 from market.errors import ConfigError
 from tests.feeding import TOPIC, chunk
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from connectors.addressing import Addressing, Arrivals
+from connectors.live.addressing import Addressing, Arrivals
 from connectors.venues.base import Router
 from connectors.venues.registry import build_instruments, venue
 from market.instrument import Instruments, partition_of

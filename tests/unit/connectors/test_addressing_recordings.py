@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connectors.addressing import Addressing, Arrivals
+from connectors.live.addressing import Addressing, Arrivals
 from connectors.venues.registry import build_instruments, venue
 from tests.recorded import recorded
 

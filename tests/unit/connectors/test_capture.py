@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.capture import CapturedFrame, read_capture, read_chunks, seconds_to_us
+from connectors.files.capture import CapturedFrame, read_capture, read_chunks, seconds_to_us
 from market.errors import ConfigError
 
 FRAMES = [b'{"a": %d}' % i for i in range(5)]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from connectors.delays import Bounds, DelayWindow
+from connectors.live.delays import Bounds, DelayWindow
 from market.interval import SECOND
 
 T0 = 1_700_000_000_000_000
@@ -47,3 +47,10 @@ def test_times_more_than_an_hour_off_are_no_delays() -> None:
     assert window.bounds is None
     add(window, (0, 10), (1, 3_601 * SECOND))
     assert window.bounds == Bounds(10, 10)
+
+
+def test_a_quicker_clock_settles_after_as_many_real_seconds() -> None:
+    window = DelayWindow(clock_speed=20.0)
+    add(window, *((n, 5) for n in range(60)))
+    assert window.settled(T0 + 39 * SECOND) is None
+    assert window.settled(T0 + 41 * SECOND) == Bounds(5, 5)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from connectors.feed import FLUSH_FRAMES, Feed
-from connectors.feed_metrics import FeedCounts
-from connectors.outbox import Outbox
-from connectors.outgoing import Outgoing
-from connectors.spill import Spill
+from connectors.live.feed import FLUSH_FRAMES, Feed
+from connectors.live.feed_metrics import FeedCounts
+from connectors.live.outbox import Outbox
+from connectors.live.outgoing import Outgoing
+from connectors.live.spill import Spill
 from connectors.venues.registry import build_instruments, venue
 from market.trade import Int64s
 from tests.feeding import TOPIC, Topics

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from connectors.delays import Bounds
-from connectors.feed_metrics import FeedCollector, FeedCounts, Latency
-from connectors.outbox import Backlog
-from connectors.outgoing import Outgoing, chunks_of
+from connectors.live.delays import Bounds
+from connectors.live.feed_metrics import FeedCollector, FeedCounts, Latency
+from connectors.live.outbox import Backlog
+from connectors.live.outgoing import Outgoing, chunks_of
 from tests.feeding import TOPIC, chunk, marker
 
 T0 = 1_700_000_000_000_000

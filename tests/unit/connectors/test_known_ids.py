@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors import known_ids
-from connectors.known_ids import KnownIds, without
+from connectors.refill import known_ids
+from connectors.refill.known_ids import KnownIds, without
 
 
 def add(known: KnownIds, *ids: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.loader import LoadedFile, Progress, load_capture
+from connectors.files.loader import LoadedFile, Progress, load_capture
 from connectors.topics.memory import MemoryTopics
 from market.errors import ConfigError
 from market.instrument import partition_of

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from connectors.outbox import Outbox
-from connectors.outgoing import Chunk
-from connectors.spill import Spill
+from connectors.live.outbox import Outbox
+from connectors.live.outgoing import Chunk
+from connectors.live.spill import Spill
 from market.errors import ConfigError, InvariantViolation, SourceDisconnected
 from tests.feeding import TOPIC, Topics, chunk, marker
 

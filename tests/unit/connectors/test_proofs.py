@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from connectors.proofs import Pulse
+from connectors.sockets.proofs import Pulse
 
 
 def test_a_loop_that_did_not_run_is_noticed_by_either_clock() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.loader import export_raw, is_raw_export, load_raw
+from connectors.files.loader import export_raw, is_raw_export, load_raw
 from connectors.topics.base import APPEND_SCHEMA
 from connectors.topics.memory import MemoryTopics
 from market.errors import ConfigError, Refused

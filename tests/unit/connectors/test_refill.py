@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from connectors.delays import Bounds
-from connectors.known_ids import KnownIds
-from connectors.outgoing import Outgoing
-from connectors.refill import Client, Refiller
-from connectors.refill_plan import Pace
-from connectors.rest import Answer, RestUnreachable
-from connectors.topic_tail import Tail
+from connectors.live.delays import Bounds
+from connectors.live.outgoing import Outgoing
+from connectors.refill.known_ids import KnownIds
+from connectors.refill.refill import Client, Refiller
+from connectors.refill.refill_plan import Pace
+from connectors.refill.rest import Answer, RestUnreachable
+from connectors.refill.topic_tail import Tail
 from connectors.venues.registry import VENUES, build_instruments
 from market.interval import SECOND
 from market.marker import read_marker, read_unfillable

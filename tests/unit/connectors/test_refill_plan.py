@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from connectors.delays import Bounds
-from connectors.known_ids import KnownIds
-from connectors.refill_plan import Ask, GivenUp, Pace, Proof, RefillPlan
+from connectors.live.delays import Bounds
+from connectors.refill.known_ids import KnownIds
+from connectors.refill.refill_plan import Ask, GivenUp, Pace, Proof, RefillPlan
 from market.interval import SECOND
 from market.trade import Int64s
 

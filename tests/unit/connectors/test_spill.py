@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from connectors.outgoing import Chunk
-from connectors.spill import Spill
+from connectors.live.outgoing import Chunk
+from connectors.live.spill import Spill
 from tests.feeding import chunk, marker
 
 MANY = 1 << 30

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from connectors.spill import Spill
-from connectors.spill_folders import open_spills
+from connectors.live.spill import Spill
+from connectors.live.spill_folders import open_spills
 from market.errors import ConfigError, Locked
 from tests.feeding import chunk
 

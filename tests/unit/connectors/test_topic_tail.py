@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from connectors.known_ids import KnownIds
-from connectors.outgoing import Outgoing, by_partition, chunks_of
-from connectors.topic_tail import read_tail
+from connectors.live.outgoing import Outgoing, by_partition, chunks_of
+from connectors.refill.known_ids import KnownIds
+from connectors.refill.topic_tail import read_tail
 from connectors.topics.base import TopicLog
 from connectors.topics.memory import MemoryTopics
 from connectors.topics.sqlite import SqliteTopics

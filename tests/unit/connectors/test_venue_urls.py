@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from connectors.venue_urls import rest_url, websocket_url
+from connectors.live.venue_urls import rest_url, websocket_url
 
 
 def test_venues_themselves_are_asked_without_a_stand_in() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
-from connectors.frames import MAX_MESSAGE_BYTES, FrameReader, retry_after
+from connectors.sockets.frames import MAX_MESSAGE_BYTES, FrameReader, retry_after
 
 
 class Server:

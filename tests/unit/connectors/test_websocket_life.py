@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from connectors.setup import Timing
+from connectors.sockets.setup import Timing
+from connectors.sockets.wire import ConnectFailed, WireEvents
 from connectors.venues.feeding import Limit
-from connectors.wire import ConnectFailed, WireEvents
 from market.errors import ConfigError
 from tests.live_driver import Live
 from tests.live_exchange import EXCHANGES, SYMBOLS, BinanceLike, CoinbaseLike, Exchange, KrakenLike

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from connectors.setup import Timing
+from connectors.sockets.setup import Timing
 from connectors.venues.feeding import Notice, NoticeKind
 from tests.live_driver import Live
 from tests.live_exchange import EXCHANGES, SYMBOLS, BinanceLike, CoinbaseLike, Exchange, KrakenLike

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors.capture import read_capture
+from connectors.files.capture import read_capture
 from connectors.venues.base import Venue
 from connectors.venues.feeding import FeedRules, Notice, NoticeKind
 from connectors.venues.registry import VENUES, build_instruments, venue

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import connectors.venues
-from connectors.capture import read_capture
+from connectors.files.capture import read_capture
 from connectors.venues.columns import CONTROL, TRADES, columns_for, frames_of, symbols_of, texts
 from connectors.venues.feeding import Notice, NoticeKind
 from connectors.venues.layout import Layout, TableVenue

@@ -22,13 +22,13 @@ import orjson
 import pyarrow as pa
 import structlog
 
-from connectors.delays import Bounds
+from connectors.live.delays import Bounds
+from connectors.live.outgoing import Outgoing
 from connectors.markers import marker_payload
-from connectors.outgoing import Outgoing
 from connectors.pacing import Backoff
-from connectors.refill_plan import Ask, GivenUp, Pace, RefillPlan
-from connectors.rest import Answer, RestUnreachable, is_busy, is_refusal
-from connectors.topic_tail import Tail
+from connectors.refill.refill_plan import Ask, GivenUp, Pace, RefillPlan
+from connectors.refill.rest import Answer, RestUnreachable, is_busy, is_refusal
+from connectors.refill.topic_tail import Tail
 from connectors.venues.base import Venue
 from connectors.venues.envelope import wrap
 from connectors.venues.feeding import PageRequest, Wanted
@@ -48,7 +48,7 @@ _LONGEST_RETRY_S: Final = 60.0
 
 
 class Client(Protocol):
-    """What a refill needs of `connectors.rest.RestClient`."""
+    """What a refill needs of `connectors.refill.rest.RestClient`."""
 
     async def turn(self) -> None:
         """Wait until the pace allows a request, and count it."""

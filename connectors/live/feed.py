@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 import structlog
 
-from connectors.addressing import Addressed, Addressing, Arrivals
-from connectors.delays import Bounds, DelayWindow
-from connectors.feed_metrics import FeedCounts
+from connectors.live.addressing import Addressed, Addressing, Arrivals
+from connectors.live.delays import Bounds, DelayWindow
+from connectors.live.feed_metrics import FeedCounts
+from connectors.live.outbox import Outbox
+from connectors.live.outgoing import Chunk, Outgoing, chunks_of
 from connectors.markers import Assertion, event_payload
-from connectors.outbox import Outbox
-from connectors.outgoing import Chunk, Outgoing, chunks_of
 from connectors.venues.base import Venue
 from market.instrument import Instrument, Instruments
 from market.record import KIND_EVENT, KIND_MARKER, RAW_SCHEMA, RawBatch, topic_name
@@ -69,6 +69,7 @@ class Feed:
         counts: metrics.
         wake: called when frames wait for a `flush`.
         refills: is told of ids; None where nothing can be asked for again.
+        clock_speed: of `now_us`; another than 1 in simulations.
     """
 
     def __init__(
@@ -82,10 +83,11 @@ class Feed:
         counts: FeedCounts,
         wake: Callable[[], None] = lambda: None,
         refills: Refills | None = None,
+        clock_speed: float = 1.0,
     ) -> None:
         self.refills = refills
         self.topic = topic_name(venue.exchange)
-        self.delays = DelayWindow()
+        self.delays = DelayWindow(clock_speed)
         self._venue, self._partitions, self._outbox = venue, partitions, outbox
         self._now_us, self._counts, self._wake = now_us, counts, wake
         self._addressing = Addressing(venue, instruments, partitions)

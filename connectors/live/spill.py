@@ -20,7 +20,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from connectors.outgoing import CHUNK_SCHEMA, Chunk
+from connectors.live.outgoing import CHUNK_SCHEMA, Chunk
 
 SUFFIX: Final = ".spill"
 SEGMENT_BYTES: Final = 32 << 20

@@ -10,11 +10,11 @@ from typing import Any
 import structlog
 
 from connectors.pacing import Pacer
-from connectors.proofs import FrameNumbers, Pings
-from connectors.setup import ConnectionState, Setup
-from connectors.subscribing import Answer, Retries, Subscriptions
+from connectors.sockets.proofs import FrameNumbers, Pings
+from connectors.sockets.setup import ConnectionState, Setup
+from connectors.sockets.subscribing import Answer, Retries, Subscriptions
+from connectors.sockets.wire import Wire
 from connectors.venues.feeding import Notice, NoticeKind
-from connectors.wire import Wire
 from market.instrument import Instrument, Instruments
 
 log = structlog.get_logger()

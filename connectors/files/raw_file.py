@@ -17,8 +17,8 @@ from typing import Any, Final
 import orjson
 import pyarrow as pa
 
-from connectors.capture import read_lines
-from connectors.raw_writer import DEFAULT_PARTITIONS, LoadedFile, Progress, RawWriter, ensure_topic, quiet
+from connectors.files.capture import read_lines
+from connectors.files.raw_writer import DEFAULT_PARTITIONS, LoadedFile, Progress, RawWriter, ensure_topic, quiet
 from connectors.topics.base import TopicLog
 from market.errors import ConfigError, Refused, SourceDisconnected
 from market.record import KIND_MARKER, topic_name

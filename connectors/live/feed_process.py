@@ -16,20 +16,20 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from connectors.feed import Feed
-from connectors.feed_metrics import FeedCounts, Latency
-from connectors.outbox import Outbox
-from connectors.raw_writer import ensure_topic
-from connectors.refill import Refiller
-from connectors.rest import RestClient
-from connectors.spill_folders import SpillFolders
-from connectors.topic_tail import DEEP, Tail, read_tail
+from connectors.files.raw_writer import ensure_topic
+from connectors.live.feed import Feed
+from connectors.live.feed_metrics import FeedCounts, Latency
+from connectors.live.outbox import Outbox
+from connectors.live.spill_folders import SpillFolders
+from connectors.live.venue_urls import rest_url, websocket_url
+from connectors.refill.refill import Refiller
+from connectors.refill.rest import RestClient
+from connectors.refill.topic_tail import DEEP, Tail, read_tail
+from connectors.sockets.websocket import Driver
 from connectors.topics.base import TopicLog
-from connectors.venue_urls import rest_url, websocket_url
 from connectors.venues.base import Venue
 from connectors.venues.feeding import FeedRules
 from connectors.venues.registry import venue
-from connectors.websocket import Driver
 from market.errors import ConfigError, TransientError
 from market.instrument import Instruments
 
@@ -171,7 +171,16 @@ class FeedProcess:
         found = venue(exchange)
         partitions = await self._patiently(exchange, lambda: self._ensured(exchange))
         counts = self.counts.setdefault(exchange, FeedCounts())
-        feed = Feed(found, instruments, partitions, self.outbox, now_us=self._now_us, counts=counts, wake=self._wake)
+        feed = Feed(
+            found,
+            instruments,
+            partitions,
+            self.outbox,
+            now_us=self._now_us,
+            counts=counts,
+            wake=self._wake,
+            clock_speed=self._clock_speed,
+        )
         await asyncio.to_thread(feed.warm_up)
         refiller = self._refiller(found, instruments, feed)
         feed.refills, counts.refill = refiller, refiller.counted

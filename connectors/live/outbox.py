@@ -20,8 +20,8 @@ from typing import Final, Protocol
 
 import structlog
 
-from connectors.outgoing import Chunk, by_partition
-from connectors.spill import Spill
+from connectors.live.outgoing import Chunk, by_partition
+from connectors.live.spill import Spill
 from connectors.topics.base import TopicLog
 from market.errors import InvariantViolation, PipelineError, TransientError
 

@@ -26,10 +26,12 @@ class Bounds:
 class DelayWindow:
     """Bounds over the live trades of the last 10 minutes before the newest one; a quiet market keeps its last bounds.
 
-    A time more than an hour off is damage and not delay: one such trade would hold back every marker for 10 minutes.
+    `clock_speed`: of the times that are given; another than 1 in simulations. A time more than an hour off is damage and not delay: one
+    such trade would hold back every marker for 10 minutes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock_speed: float = 1.0) -> None:
+        self._speed = clock_speed
         self._buckets: dict[int, Bounds] = {}  # by receive time / bucket
         self._bounds: Bounds | None = None
         self._first_us = 0
@@ -46,7 +48,7 @@ class DelayWindow:
         A first trade alone may have been slow. A marker that begins its delay before the confirmation would then vouch for what
         quicker trades had brought before.
         """
-        enough = self._trades >= _SETTLED_TRADES or now_us - self._first_us >= _SETTLED_US
+        enough = self._trades >= _SETTLED_TRADES * self._speed or now_us - self._first_us >= _SETTLED_US * self._speed
         return self._bounds if enough else None
 
     def add(self, received_us: Int64s, event_us: Int64s) -> None:

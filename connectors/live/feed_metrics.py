@@ -13,9 +13,9 @@ import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from connectors.delays import Bounds
-from connectors.outbox import Backlog
-from connectors.outgoing import Chunk
+from connectors.live.delays import Bounds
+from connectors.live.outbox import Backlog
+from connectors.live.outgoing import Chunk
 from market.interval import SECOND
 from market.trade import Int64s
 

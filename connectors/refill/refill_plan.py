@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from connectors.delays import Bounds
-from connectors.known_ids import KnownIds, Range, without
+from connectors.live.delays import Bounds
+from connectors.refill.known_ids import KnownIds, Range, without
 from connectors.venues.feeding import Wanted
 from market.interval import SECOND
 from market.trade import Int64s

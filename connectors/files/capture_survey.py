@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from connectors.capture import CapturedChunk, read_chunks
+from connectors.files.capture import CapturedChunk, read_chunks
 from market.instrument import Instruments
 from market.rules import MAX_AHEAD_US, MIN_TIME_US
 
@@ -92,7 +92,7 @@ def survey_capture(path: Path, venue: FrameReader, instruments: Instruments, pro
     """Read a capture file once; `progress` gets the number of frames so far.
 
     Raises:
-        ConfigError: the file cannot be read (`connectors.capture`).
+        ConfigError: the file cannot be read (`connectors.files.capture`).
     """
     seen, digest = _Seen(), hashlib.blake2b(digest_size=8)
     for chunk in read_chunks(path):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from connectors.listener import Listener
-from connectors.proofs import Pulse
+from connectors.sockets.listener import Listener
+from connectors.sockets.proofs import Pulse
+from connectors.sockets.wire import Connector
 from connectors.venues.base import Venue
 from connectors.venues.feeding import FeedRules
-from connectors.wire import Connector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

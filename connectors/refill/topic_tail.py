@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.known_ids import KnownIds, Range
+from connectors.refill.known_ids import KnownIds, Range
 from connectors.topics.base import TopicLog
 from connectors.venues.base import Venue
 from market.errors import PositionLost, SourceDisconnected

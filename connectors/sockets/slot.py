@@ -8,10 +8,10 @@ from typing import Any
 
 import structlog
 
-from connectors.connection import Connection
 from connectors.pacing import Backoff, Turns
-from connectors.setup import Setup
-from connectors.wire import ConnectFailed
+from connectors.sockets.connection import Connection
+from connectors.sockets.setup import Setup
+from connectors.sockets.wire import ConnectFailed
 from market.instrument import Instrument
 
 log = structlog.get_logger()

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from connectors.capture import CapturedChunk, read_chunks
-from connectors.capture_survey import NO_SYMBOLS, FrameReader, Survey, survey_capture
+from connectors.files.capture import CapturedChunk, read_chunks
+from connectors.files.capture_survey import NO_SYMBOLS, FrameReader, Survey, survey_capture
+from connectors.files.raw_file import export_raw, is_raw_export, load_raw
+from connectors.files.raw_writer import DEFAULT_PARTITIONS, LoadedFile, Progress, RawWriter, ensure_topic, quiet
 from connectors.markers import Assertion
-from connectors.raw_file import export_raw, is_raw_export, load_raw
-from connectors.raw_writer import DEFAULT_PARTITIONS, LoadedFile, Progress, RawWriter, ensure_topic, quiet
 from connectors.topics.base import TopicLog
 from market.errors import ConfigError
 from market.instrument import Instruments, partition_of

@@ -1,7 +1,7 @@
 """Who owns which spill: one locked folder a feed, and those that ended processes left behind.
 
 <folder>/<feed name>/lock        held by the process while it lives; the system releases it
-<folder>/<feed name>/*.spill     connectors.spill
+<folder>/<feed name>/*.spill     connectors.live.spill
 <folder>/left-<id>/              what a process left behind that ended; moved there by the one that writes it now
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from connectors.spill import SUFFIX, Spill
+from connectors.live.spill import SUFFIX, Spill
 from market.errors import ConfigError, Locked
 
 _LOCK: Final = "lock"

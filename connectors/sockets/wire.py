@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
-from connectors.frames import Arrived, FrameReader, retry_after
+from connectors.sockets.frames import Arrived, FrameReader, retry_after
 from market.errors import SourceDisconnected
 
 _CLOSE_SECONDS: Final = 1.0

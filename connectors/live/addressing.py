@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from connectors.outgoing import CHUNK_SCHEMA
+from connectors.live.outgoing import CHUNK_SCHEMA
 from connectors.venues.base import Router, Venue
 from connectors.venues.routing import NO_SYMBOL, UNSURE
 from market.instrument import Instruments, partition_of

@@ -9,14 +9,14 @@ from typing import Any, Final
 
 import structlog
 
-from connectors.listener import Listener
 from connectors.pacing import Turns
-from connectors.proofs import Pulse
-from connectors.setup import ConnectionState, Setup, Timing
-from connectors.sharding import resharded
-from connectors.slot import Slot
+from connectors.sockets.listener import Listener
+from connectors.sockets.proofs import Pulse
+from connectors.sockets.setup import ConnectionState, Setup, Timing
+from connectors.sockets.sharding import resharded
+from connectors.sockets.slot import Slot
+from connectors.sockets.wire import Connector, connect
 from connectors.venues.base import Venue
-from connectors.wire import Connector, connect
 from market.errors import ConfigError
 from market.instrument import Instrument
 

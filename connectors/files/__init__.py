@@ -1,0 +1,1 @@
+"""Captured frames and raw records in files."""

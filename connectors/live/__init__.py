@@ -1,0 +1,1 @@
+"""Live feeds: from what the sockets bring to records in the raw topics."""

@@ -1,0 +1,1 @@
+"""What a disconnect lost, asked for again over REST."""

@@ -1,0 +1,1 @@
+"""WebSocket connections: kept up, subscribed, replaced, and told to a listener."""
