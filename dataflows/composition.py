@@ -20,6 +20,7 @@ from connectors.topics.base import TopicLog
 from connectors.topics.registry import open_topics
 from connectors.venues.registry import venue
 from dataflows import stages
+from dataflows.draining import drain_on_signals
 from dataflows.engine import Control, ReadLimits, Tables, Topics, sorted_parts
 from dataflows.listing import Listing
 from dataflows.stores import ColdStore, WarmStore
@@ -47,8 +48,6 @@ class Platform:
     @classmethod
     def from_environment(cls) -> Platform:
         """Build from `K2_*` and config/k2.yaml, draining on SIGTERM and SIGINT."""
-        from dataflows.runner import drain_on_signals
-
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
         platform = cls(load_settings())
         drain_on_signals(platform.control)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sqlite3
 import sys
 import threading
@@ -19,6 +18,7 @@ from bytewax.recovery import InconsistentPartitionsError, MissingPartitionsError
 
 from config.settings import Settings
 from dataflows.composition import Platform
+from dataflows.draining import drained_by_signals
 from dataflows.engine import Control
 from dataflows.lock import ExecutionLock
 from market.errors import PipelineError, PositionLost, Refused
@@ -51,7 +51,7 @@ def run(settings: Settings, *, until_end: bool = False, take_over: bool = False,
         folder = prepare_recovery(settings.recovery_dir)
         platform = Platform(settings, control)
         try:
-            with platform.registered(), _drained_by_signals(control):
+            with platform.registered(), drained_by_signals(control):
                 flow = platform.build_flow(until_end=until_end)
                 if watch is not None:
                     watch(platform)
@@ -193,25 +193,3 @@ def recover(settings: Settings, now: datetime) -> Path | None:
             folder.rename(aside)
         prepare_recovery(folder)
         return aside
-
-
-@contextlib.contextmanager
-def _drained_by_signals(control: Control) -> Iterator[None]:
-    before = drain_on_signals(control)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-
-def drain_on_signals(control: Control) -> dict[signal.Signals, object]:
-    """Let SIGTERM and SIGINT request a drain; returns the handlers that were there. Nothing outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-
-    def drain(number: int, _frame: object) -> None:
-        log.info("draining", signal=signal.Signals(number).name)
-        control.draining.set()
-
-    return {number: signal.signal(number, drain) for number in (signal.SIGTERM, signal.SIGINT)}
