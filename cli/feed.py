@@ -12,7 +12,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,6 +62,7 @@ def feed(exchanges: Sequence[str], name: str | None, *, simulated_clock: bool = 
     settings = load_settings()
     configure_logs(logging.INFO)
     keep_pandas_out()
+    stamp = _stamp(settings.instruments)  # before it is read: what changes from here on is seen
     listed = _chosen(load_instruments(settings), exchanges)
     name = _name(name)
     clock = SimulatedClock(settings.venues_url) if simulated_clock else None
@@ -82,7 +84,7 @@ def feed(exchanges: Sequence[str], name: str | None, *, simulated_clock: bool = 
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         with _announced(settings, name, process, time_us):
-            emptied = asyncio.run(_run(process, settings, listed, exchanges))
+            emptied = asyncio.run(_run(process, listed, partial(_follow_list, process, settings, exchanges, stamp)))
         if emptied:
             topics.close()
         else:  # not closed: an append that hangs would be waited for
@@ -165,13 +167,15 @@ def _lives(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-async def _run(process: FeedProcess, settings: Settings, listed: Mapping[str, Instruments], exchanges: Sequence[str]) -> bool:
+async def _run(
+    process: FeedProcess, listed: Mapping[str, Instruments], follow: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+) -> bool:
     stop, look = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, look.set)
-    beside = [asyncio.create_task(_follow_list(process, settings, exchanges, look))]
+    beside = [asyncio.create_task(follow(look))]
     if sys.stderr.isatty():
         beside.append(asyncio.create_task(_show(process)))
     try:
@@ -184,9 +188,10 @@ async def _run(process: FeedProcess, settings: Settings, listed: Mapping[str, In
                 log.error("feed_helper_failed", error=repr(error))
 
 
-async def _follow_list(process: FeedProcess, settings: Settings, exchanges: Sequence[str], look: asyncio.Event) -> None:
-    """Reread the instruments file when it changes or on SIGHUP; a list that is wrong changes nothing."""
-    known = _stamp(settings.instruments)
+async def _follow_list(
+    process: FeedProcess, settings: Settings, exchanges: Sequence[str], known: tuple[int, int, int] | None, look: asyncio.Event
+) -> None:
+    """Reread the instruments file when it is no longer the `known` one, or on SIGHUP; a list that is wrong changes nothing."""
     while True:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(look.wait(), _LOOK_S)

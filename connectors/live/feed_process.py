@@ -93,6 +93,8 @@ class FeedProcess:
         self._now_us, self._clock_speed, self._open_log, self._begun = now_us, clock_speed, open_log, begun
         self._running: dict[str, _Running] = {}
         self._flush_due: asyncio.TimerHandle | None = None
+        self._listed: Mapping[str, Instruments] = {}  # what is wanted by now
+        self._may_connect = False
         self._changing = asyncio.Lock()
         self._ending = False
         self._failed: asyncio.Future[None] | None = None
@@ -108,8 +110,9 @@ class FeedProcess:
             PipelineError: nothing can be written any more.
         """
         _check_feeds(listed)
+        self._listed = listed
         self.outbox.start()
-        work: list[asyncio.Task[Any]] = [asyncio.create_task(c) for c in (stop.wait(), self._begin(listed), self._watch())]
+        work: list[asyncio.Task[Any]] = [asyncio.create_task(c) for c in (stop.wait(), self._begin(), self._watch())]
         self._failed = asyncio.get_running_loop().create_future()
         try:
             await asyncio.wait([*work, self._failed], return_when=asyncio.FIRST_COMPLETED)
@@ -128,13 +131,19 @@ class FeedProcess:
         return emptied
 
     async def change(self, listed: Mapping[str, Instruments]) -> None:
-        """Feed these from now on; what stays is not disturbed.
+        """Feed these from now on; what stays is not disturbed. While the process begins, it begins with these.
 
         Raises:
             ConfigError: an exchange has no live feed; nothing has changed.
         """
         _check_feeds(listed)
+        self._listed = listed
+        if self._may_connect:
+            await self._apply()
+
+    async def _apply(self) -> None:
         async with self._changing:
+            listed = self._listed  # the newest: another change may have waited, too
             for exchange in [e for e in self._running if e not in listed]:
                 await self._end_exchange(exchange)
             for exchange in [e for e in listed if e in self._running]:
@@ -148,7 +157,7 @@ class FeedProcess:
                 self._spawn(running, running.refiller.run())
                 self._spawn(running, self._look_deeper(running, listed[exchange]))
 
-    async def _begin(self, listed: Mapping[str, Instruments]) -> None:
+    async def _begin(self) -> None:
         # Ends only with an error, or with the process.
         waiting = self.outbox.backlog().spill_bytes
         if waiting:
@@ -156,7 +165,8 @@ class FeedProcess:
             log.info("left_over_found", bytes=waiting)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.outbox.drained(), LEFT_OVER_S)
-        await self.change(listed)
+        self._may_connect = True
+        await self._apply()
         self._begun()
         await asyncio.Event().wait()
 

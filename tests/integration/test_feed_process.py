@@ -13,6 +13,7 @@ import pytest
 
 from connectors.live import feed_process
 from connectors.live.feed_process import FeedProcess
+from connectors.live.outbox import Backlog
 from connectors.live.spill_folders import SpillFolders, open_spills
 from connectors.topics.memory import MemoryTopics
 from connectors.venues.registry import build_instruments, venue
@@ -162,5 +163,28 @@ def test_stop_before_anything_is_connected(tmp_path: Path) -> None:
         async with rig(tmp_path) as made:
             made.stop.set()
             assert await made.process.run(listed("kraken"), made.stop)
+
+    run(work())
+
+
+def test_list_that_changes_while_an_older_one_begins_is_the_one_that_is_fed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_process, "_RETRY_S", 0.3)
+
+    async def work() -> None:
+        async with rig(tmp_path) as made:
+            drained = asyncio.Event()
+            monkeypatch.setattr(made.process.outbox, "drained", drained.wait)
+            monkeypatch.setattr(made.process.outbox, "backlog", lambda: Backlog(0, 1, reachable=True))
+            feeding = asyncio.create_task(made.process.run(listed("binance"), made.stop))
+            await asyncio.sleep(0)
+            await made.process.change(listed("kraken"))
+            made.topics.failures = [SourceDisconnected("away")]
+            drained.set()
+            await made.until(lambda: not made.topics.failures)
+            await made.process.change(listed("kraken", "coinbase"))
+            await made.until(lambda: len(made.ids("kraken", "BTC/USD")) > 5 and len(made.ids("coinbase", "BTC/USD")) > 5)
+            made.stop.set()
+            assert await feeding
+            assert made.ids("binance", "BTC/USDT") == []
 
     run(work())

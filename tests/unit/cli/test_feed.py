@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+import cli.feed
 from cli.feed import _name, status_line
+from config.settings import Settings
+from connectors.instruments import load_instruments
 from connectors.live.feed_metrics import FeedCounts, Latency
 from connectors.live.feed_process import FeedProcess
 from connectors.live.outbox import Backlog
@@ -44,3 +50,38 @@ def test_names_are_those_of_folders(tmp_path: Path) -> None:
     for bad in ("", "a/b", "-x", "a" * 62, "é"):
         with pytest.raises(ConfigError, match="--name"):
             _name(bad)
+
+
+def test_file_that_changed_after_it_was_read_at_the_start_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "instruments.yaml"
+    file.write_text("kraken: [BTC/USD]")
+    changes: list[list[str]] = []
+
+    async def change(listed: dict[str, Any]) -> None:
+        changes.append(list(listed))
+
+    class Process(SimpleNamespace):
+        async def run(self, listed: dict[str, Any], stop: asyncio.Event) -> bool:
+            changes.append(list(listed))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 0.2)
+            return True
+
+    def read(settings: Settings) -> dict[str, Any]:
+        found = load_instruments(settings)
+        if not changes:
+            file.write_text("kraken: [BTC/USD]\nbinance: [BTC/USDT]")
+        return found
+
+    made = Process(change=change, counts={}, latency=None, outbox=SimpleNamespace(backlog=None))
+    monkeypatch.setenv("K2_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("K2_INSTRUMENTS", str(file))
+    monkeypatch.setenv("K2_FEED_METRICS", "off")
+    monkeypatch.setattr(cli.feed, "load_instruments", read)
+    monkeypatch.setattr(cli.feed, "FeedProcess", lambda *_, **__: made)
+    monkeypatch.setattr(cli.feed, "keep_pandas_out", lambda: None)
+    monkeypatch.setattr(cli.feed, "configure_logs", lambda _: None)
+    monkeypatch.setattr(cli.feed, "SWITCH_SECONDS", sys.getswitchinterval())
+    monkeypatch.setattr(cli.feed, "_LOOK_S", 0.02)
+    cli.feed.feed([], "one")
+    assert changes == [["kraken"], ["kraken", "binance"]]
