@@ -25,6 +25,7 @@ from rich.text import Text
 from cli.logs import configure_logs
 from cli.screen import say
 from cli.simulated_clock import SimulatedClock
+from cli.streams import keep_streams
 from config.run_file import change_pids, read_run, update_run
 from config.settings import METRICS_OFF, Settings, load_settings
 from connectors.instruments import find_exchange, load_instruments
@@ -67,6 +68,7 @@ def feed(exchanges: Sequence[str], name: str | None, *, simulated_clock: bool = 
     name = _name(name)
     clock = SimulatedClock(settings.venues_url) if simulated_clock else None
     time_us = now_us if clock is None else clock.now_us
+    keep_streams(settings.home, listed)
     spills = open_spills(settings.home / "feed", name)
     topics = open_log(settings)
     process = FeedProcess(
@@ -202,6 +204,7 @@ async def _follow_list(
         known = stamp
         try:
             listed = _chosen(load_instruments(settings), exchanges)
+            keep_streams(settings.home, listed)
             await process.change(listed)
         except ConfigError as error:
             log.error("instruments_refused", error=str(error), kept="the list as it was")  # noqa: TRY400 the message is enough

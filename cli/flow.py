@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from cli.logs import configure_logs
 from cli.screen import Meter, meter, say
+from cli.streams import keep_streams
 from config.settings import load_settings
+from connectors.instruments import load_instruments
 
 if TYPE_CHECKING:
     from dataflows.composition import Platform
@@ -24,6 +26,7 @@ def run(*, until_end: bool, take_over: bool) -> None:
     configure_logs(logging.INFO)
     from dataflows import runner
 
+    keep_streams(settings.home, load_instruments(settings))
     if until_end and sys.stderr.isatty():
         configure_logs()
         with progress_of_flow() as watch:

@@ -1,7 +1,8 @@
 """`run.json` of a home: where its stores are and which processes serve it, for scripts and for our own commands.
 
 Shape: `{"warm": {"url", "user", "password", "reader_user", "reader_password"}, "topics": url, "cold": url,
-"pids": {"flow": [...], "warm": n, "feed": [...]}, "feeds": {name: {"pid", "metrics"}}}`. It holds passwords, so only its owner may read it.
+"pids": {"flow": [...], "warm": n, "feed": [...]}, "feeds": {name: {"pid", "metrics"}},
+"streams": {"exchange symbol": stream}}`. It holds passwords, so only its owner may read it.
 """
 
 from __future__ import annotations

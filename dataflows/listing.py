@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from connectors.streams import check_streams, streams_of
 from dataflows.stages import DecodedBatch, Setups, VenueSetup, decode_with
 from market.errors import ConfigError
 from market.instrument import Instruments
@@ -51,6 +52,7 @@ class Listing:
     def _read_again(self) -> None:
         try:
             found = self._load()
+            check_streams(streams_of(_instruments(self.setups)), _instruments(found))
         except ConfigError as error:
             log.error("instruments_refused", file=str(self._file), reason=str(error))  # noqa: TRY400 the message says it all
             return
@@ -61,6 +63,10 @@ class Listing:
         log.info("instruments_changed", added=sum(added.values()))
         if unread:
             log.warning("exchanges_need_a_restart", exchanges=unread)  # a flow's topics are fixed when it starts
+
+
+def _instruments(setups: Setups) -> dict[str, Instruments]:
+    return {exchange: setup.instruments for exchange, setup in setups.items()}
 
 
 def _joined(new: VenueSetup, old: VenueSetup) -> VenueSetup:

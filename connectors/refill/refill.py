@@ -121,6 +121,7 @@ class Refiller:
             1000 if rules is None else rules.page_rows,
             pace or Pace(),
             self._found_missing,
+            self._found_too_many,
             by_time=rules is not None and rules.wholly_by_time,
         )
         self._retry = Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S, random)
@@ -301,6 +302,10 @@ class Refiller:
 
     def _found_missing(self, ids: int) -> None:
         self.counts.gap_ids += ids
+
+    def _found_too_many(self, symbol: str, first: int, last: int) -> None:
+        detail = "so many ids are not asked for: a numbering began anew, or another stream's was mixed in"
+        log.warning("refill_hole_too_large", exchange=self._venue.exchange, symbol=symbol, first_id=first, last_id=last, detail=detail)
 
 
 def _read_page(venue: Venue, instruments: Instruments, instrument: Instrument, path: str, body: bytes, received_us: int) -> _Page:

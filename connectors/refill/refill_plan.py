@@ -7,7 +7,8 @@
             is not, so everything up to about the time of the request is known, and a marker may say so: a quiet symbol's
             candles become complete. Asked once the symbol has no hole left, and not where its ids reach that time anyway.
 
-A hole of hours must not delay one of seconds: small ones go first, then those that begin earliest.
+A hole of hours must not delay one of seconds: small ones go first, then those that begin earliest. One of more ids than a REST
+interface could return in hours is none: a numbering began anew, or two of them were mixed. Nobody is asked for it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from connectors.refill.known_ids import KnownIds, Range, without
 from connectors.venues.feeding import Wanted
 from market.interval import SECOND
 from market.trade import Int64s
+
+MOST_IDS: Final = 5_000_000
+"""Of a hole that is asked for."""
 
 _SMALL_PAGES: Final = 20
 _RECENT_US: Final = 60 * SECOND
@@ -117,9 +121,17 @@ class Proof:
 class RefillPlan:
     """The known and the missing ids of one exchange. `at`: any monotonic seconds; `now_us`: the wall clock, epoch µs."""
 
-    def __init__(self, page_rows: int, pace: Pace, noticed: Callable[[int], None] = lambda _: None, *, by_time: bool = False) -> None:
-        """`noticed` is told of each new hole's size; `by_time`: the venue's pages are asked by time."""
-        self._page_rows, self._pace, self._noticed, self._by_time = page_rows, pace, noticed, by_time
+    def __init__(
+        self,
+        page_rows: int,
+        pace: Pace,
+        noticed: Callable[[int], None] = lambda _: None,
+        too_large: Callable[[str, int, int], None] = lambda _symbol, _first, _last: None,
+        *,
+        by_time: bool = False,
+    ) -> None:
+        """`noticed` is told of each new hole's size, `too_large` of each that is not asked for; `by_time`: the venue's pages are asked by time."""
+        self._page_rows, self._pace, self._noticed, self._too_large, self._by_time = page_rows, pace, noticed, too_large, by_time
         self._symbols: dict[str, _Symbol] = {}
 
     def begin(self, symbol: str, known: KnownIds, given_up: Iterable[Range], at: float) -> None:
@@ -127,7 +139,7 @@ class RefillPlan:
         found = self._symbols.setdefault(symbol, _Symbol())
         found.known.absorb(known)
         found.left = sorted([*found.left, *given_up])
-        self._look_for_holes(found, at)
+        self._look_for_holes(symbol, found, at)
 
     def keep(self, symbols: Iterable[str]) -> None:
         """Forget all other symbols."""
@@ -140,7 +152,7 @@ class RefillPlan:
         ends = symbol.ends()
         new = symbol.known.add(ids, times)
         if symbol.ends() != ends:
-            self._look_for_holes(symbol, at)
+            self._look_for_holes(name, symbol, at)
         return new
 
     def reconnected(self, names: Sequence[str], now_us: int, at: float, bounds: Bounds | None) -> None:
@@ -339,11 +351,15 @@ class RefillPlan:
         # The connection vouches from `confirmed - smallest` on; the smallest delay may still move a little.
         return confirmed_us - bounds.smallest + SECOND
 
-    def _look_for_holes(self, symbol: _Symbol, at: float) -> None:
+    def _look_for_holes(self, name: str, symbol: _Symbol, at: float) -> None:
         runs = symbol.known.runs
         symbol.left = [part for part in symbol.left if part[1] >= runs[0].first] if runs else symbol.left
         taken = sorted([*symbol.left, *((hole.first, hole.last) for hole in symbol.holes)])
         for hole in symbol.known.holes():
             for first, last in without((hole.first, hole.last), taken):
+                if last - first + 1 > MOST_IDS:
+                    insort(symbol.left, (first, last))
+                    self._too_large(name, first, last)
+                    continue
                 symbol.holes.append(_Hole(first, last, at + self._pace.settle_seconds))
                 self._noticed(last - first + 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+from structlog.testing import capture_logs
 
 from config.settings import Settings
 from connectors.instruments import load_instruments
@@ -86,3 +87,12 @@ def test_a_list_with_a_mistake_changes_nothing(tmp_path: Path) -> None:
     assert flow.take(batch(2, "BTC-USDT"))[0] == [("BTC/USDT", "2")]
     flow.list("BTC/USDT", "ETH/USDT")
     assert flow.take(batch(3, "ETH-USDT"))[0] == [("ETH/USDT", "3")]
+
+
+def test_list_that_changes_a_symbols_stream_changes_nothing(tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "instruments.yaml", "BTC/USDT")
+    flow.list("{symbol: BTC/USDT, stream: aggTrade}", "ETH/USDT")
+    with capture_logs() as logs:
+        assert flow.take(batch(1, "BTC-USDT", "ETH-USDT")) == ([("BTC/USDT", "1")], ["unknown_symbol"])
+    assert [entry["event"] for entry in logs] == ["instruments_refused"]
+    assert "stream aggTrade, but what is stored of it is trade" in logs[0]["reason"]

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 import cli.feed
-from cli.feed import _name, status_line
+from cli.feed import _follow_list, _name, status_line
+from cli.streams import keep_streams
 from config.settings import Settings
 from connectors.instruments import load_instruments
 from connectors.live.feed_metrics import FeedCounts, Latency
@@ -85,3 +87,30 @@ def test_file_that_changed_after_it_was_read_at_the_start_is_read_again(tmp_path
     monkeypatch.setattr(cli.feed, "_LOOK_S", 0.02)
     cli.feed.feed([], "one")
     assert changes == [["kraken"], ["kraken", "binance"]]
+
+
+def test_list_that_changes_a_symbols_stream_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "instruments.yaml"
+    settings = Settings(home=tmp_path / "home", instruments=file)
+    file.write_text("binance: [BTC/USDT]")
+    keep_streams(settings.home, load_instruments(settings))
+    file.write_text("binance: [{symbol: BTC/USDT, stream: aggTrade}]")
+    changes: list[Any] = []
+
+    async def work() -> None:
+        async def change(listed: dict[str, Any]) -> None:
+            changes.append(listed)
+
+        look = asyncio.Event()
+        following = asyncio.create_task(_follow_list(cast("FeedProcess", SimpleNamespace(change=change)), settings, [], None, look))
+        while look.is_set() or not logs:
+            await asyncio.sleep(0.01)
+            if not logs:
+                look.set()
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+    with capture_logs() as logs:
+        asyncio.run(work())
+    assert changes == []
+    assert "cannot be mixed" in logs[0]["error"]

@@ -4,7 +4,7 @@ import numpy as np
 
 from connectors.live.delays import Bounds
 from connectors.refill.known_ids import KnownIds
-from connectors.refill.refill_plan import Ask, GivenUp, Pace, Proof, RefillPlan
+from connectors.refill.refill_plan import MOST_IDS, Ask, GivenUp, Pace, Proof, RefillPlan
 from market.interval import SECOND
 from market.trade import Int64s
 
@@ -389,3 +389,19 @@ def test_a_full_page_without_news_is_not_asked_for_in_a_hurry() -> None:
     s.page(s.next(5.0), -60, at=5.0)
     assert s.nothing_due(5.9)
     assert s.next(6.0).wanted.first_id == -59
+
+
+def test_hole_larger_than_any_venue_could_fill_is_told_once_and_never_asked_for() -> None:
+    told: list[tuple[str, int, int]] = []
+    plan = RefillPlan(PAGE, PACE, too_large=lambda *hole: told.append(hole))
+
+    def see(*numbers: int) -> None:
+        plan.observed("A/B", np.array(numbers, np.int64), np.full(len(numbers), NOW, np.int64), 0.0)
+
+    see(5, 6, 7 + MOST_IDS)
+    assert (told, plan.waiting_ids()) == ([], MOST_IDS), "so many can be had"
+    far = 3 * 10**9
+    see(far)
+    see(far + 1, far + 3)
+    assert told == [("A/B", 8 + MOST_IDS, far - 1)]
+    assert plan.waiting_ids() == MOST_IDS + 1
