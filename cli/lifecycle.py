@@ -16,7 +16,7 @@ from market.errors import Locked, Refused
 from sinks import warm_store
 
 DRAIN_SECONDS: Final = 60.0
-_OURS: Final = ("k2", "cli.main", "bytewax", "dataflows.ohlcv")
+_OURS: Final = ("k2", "cli.main", "cli.tied", "bytewax", "dataflows.ohlcv")
 
 
 def up() -> None:
@@ -81,6 +81,18 @@ def flow_pids(settings: Settings) -> list[int]:
     if holder is not None and holder not in pids:
         pids.append(holder)
     return [pid for pid in pids if pid != os.getpid()]
+
+
+def is_flow_running(settings: Settings) -> bool:
+    """Return whether a process holds the lock of this home's flow."""
+    from dataflows.lock import ExecutionLock
+
+    with ExecutionLock(settings.recovery_dir) as lock:
+        try:
+            lock.acquire()
+        except Locked:
+            return True
+    return False
 
 
 def _lock_holder(settings: Settings) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from cli.supervise import Part, Supervisor, k2
 from config.run_file import read_run
 from config.settings import Settings, load_settings
 from connectors.instruments import load_instruments
+from dataflows.lock import ExecutionLock
 from sinks import warm_store
 
 FEED = Part("feed", k2("feed"))
@@ -25,16 +27,23 @@ def live() -> None:
 
     Raises:
         ConfigError: a setting or the instruments file is wrong; nothing was started.
+        Locked: a flow runs in this home; nothing was started.
         FatalError: a process ended and would end again.
     """
     settings = load_settings()
     listed = load_instruments(settings)
-    lifecycle.up()
-    say(f"live: {', '.join(f'{exchange} ({len(instruments)})' for exchange, instruments in listed.items())}; Ctrl-C ends")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)  # until the supervisor has its own: what was started is stopped
+    with ExecutionLock(settings.recovery_dir) as lock:
+        lock.acquire()
     try:
+        lifecycle.up()
+        say(f"live: {', '.join(f'{exchange} ({len(instruments)})' for exchange, instruments in listed.items())}; Ctrl-C ends")
         Supervisor([FEED, FLOW], status=feed_status(settings)).run()
     finally:
-        if settings.warm_is_embedded:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes says so more than once
+        if settings.warm_is_embedded and not lifecycle.is_flow_running(settings):  # another one may have begun at the same time
             warm_store.stop(settings.home)
     say(f"stopped; data stays in {settings.home}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -47,8 +48,8 @@ class Part:
 
 
 def k2(*arguments: str) -> list[str]:
-    """Return the command line of a `k2` command of this installation."""
-    return [sys.executable, "-m", "cli.main", *arguments]
+    """Return the command line of a `k2` command of this installation that does not outlive its supervisor."""
+    return [sys.executable, "-m", "cli.tied", *arguments]
 
 
 class _Running:
@@ -66,6 +67,7 @@ class _Running:
 
     def restart(self) -> None:
         self.due = None
+        self._let_go()
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -74,7 +76,7 @@ class _Running:
         process = subprocess.Popen(  # noqa: S603 our own commands
             self.part.command,
             env={**os.environ, **self.part.env},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # its end tells the part when we are killed (cli.tied)
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -101,13 +103,18 @@ class _Running:
                 self._show(self.part.name, f"has not ended within {seconds:.0f} s and is killed")
                 self.process.kill()
                 self.process.wait()
+        self._let_go()
         if self._reader is not None:
             self._reader.join(2)
         return self.process.returncode
 
+    def _let_go(self) -> None:
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
 
 class Supervisor:
-    """Runs parts until Ctrl-C, SIGTERM, or a condition.
+    """Runs parts until Ctrl-C, SIGTERM, the end of its terminal, or a condition.
 
     Args:
         parts: in the order of their start; they are stopped in the same order unless they say otherwise, sources before what reads them.
@@ -154,7 +161,7 @@ class Supervisor:
 
     @property
     def was_told(self) -> bool:
-        """Whether Ctrl-C or SIGTERM ended the run."""
+        """Whether a signal ended the run."""
         return self._stop.is_set()
 
     def end(self, name: str) -> None:
@@ -205,7 +212,8 @@ class Supervisor:
         line.append(f"{name:<{self._width}} ", style=self._colours.get(name, "bold"))
         told, style = readable(text)
         line.append(told, style=style)
-        self._console.print(line)
+        with contextlib.suppress(OSError):  # a terminal that is gone
+            self._console.print(line)
 
 
 def readable(text: str) -> tuple[str, str]:
@@ -225,12 +233,25 @@ def readable(text: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    def asked(_number: int, _frame: object) -> None:
+    def asked(number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            _leave_terminal()
         stop()
 
-    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    is_detached = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
+    numbers = (signal.SIGINT, signal.SIGTERM) if is_detached else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, asked) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _leave_terminal() -> None:
+    # Nothing can be printed to a terminal that is gone; files and pipes are not.
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (1, 2):
+        if stat.S_ISCHR(os.fstat(number).st_mode):
+            os.dup2(nothing, number)
+    os.close(nothing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 
@@ -43,6 +44,42 @@ def test_wrong_list_is_named_before_anything_starts(tmp_path: Path) -> None:
     env = {"K2_HOME": str(tmp_path / "home"), "K2_INSTRUMENTS": str(path), "PATH": "/usr/bin:/bin"}
     done = subprocess.run([*K2, "live"], env=env, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, "did you mean kraken" in done.stderr) == (2, True)
+
+
+def test_second_one_of_a_home_is_refused_and_does_not_disturb_the_first(tmp_path: Path) -> None:
+    with live(tmp_path, "--symbols", "2", "--rate", "300", "-e", "kraken") as where:
+        where.start("live", "live")
+        where.wait_until(lambda: candles(where.home.env) > 0, "candles", 120)
+        before = json.loads(run_json(where.home.folder))
+        refused = where.home.k2("live", check=False)
+        assert (refused.returncode, "a flow is running here" in refused.stderr) == (3, True)
+        assert json.loads(run_json(where.home.folder)) == before, "no feed came and went, no store was stopped"
+        assert candles(where.home.env) > 0
+        where.stop("live", 90)
+
+
+def test_terminal_that_closes_stops_everything(tmp_path: Path) -> None:
+    with live(tmp_path, "--symbols", "2", "--rate", "300", "-e", "kraken") as where:
+        where.start("live", "live")
+        where.wait_until(lambda: candles(where.home.env) > 0, "candles", 120)
+        warm = json.loads(run_json(where.home.folder))["pids"]["warm"]
+        where.processes["live"].send_signal(signal.SIGHUP)
+        assert where.processes.pop("live").wait(90) == 0
+        assert "flow ended" in where.log("live")
+        assert json.loads(run_json(where.home.folder))["pids"] == {"feed": [], "flow": []}
+        assert not Path(f"/proc/{warm}").exists()
+
+
+def test_parts_of_a_killed_one_drain_and_end(tmp_path: Path) -> None:
+    with live(tmp_path, "--symbols", "2", "--rate", "300", "-e", "kraken") as where:
+        where.start("live", "live")
+        where.wait_until(lambda: candles(where.home.env) > 0, "candles", 120)
+        pids = json.loads(run_json(where.home.folder))["pids"]
+        where.kill("live")
+        where.wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (*pids["feed"], *pids["flow"])), "the end", 60)
+        assert json.loads(run_json(where.home.folder))["feeds"] == {}
+        where.home.k2("run", "--until-end")
+        call(where.home.env, "audit")
 
 
 def run_json(home: Path) -> str:
