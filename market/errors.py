@@ -7,6 +7,7 @@
     │   └── CommitConflict        another commit won; start over from the new head
     └── FatalError                stop: the message says what to do (exit code in `exit_code`)
         ├── ConfigError           2: a setting, file or argument is wrong
+        │   └── RecordRefused     2: a topic log will never take this record as it is set up
         ├── Refused               3: not safe to go on
         │   ├── Locked            3: another process holds the recovery folder or the home
         │   ├── Fenced            3: a newer writer has taken this table; this process must stop
@@ -54,6 +55,10 @@ class ConfigError(FatalError):
     """A setting, a file or an argument is wrong."""
 
     exit_code = 2
+
+
+class RecordRefused(ConfigError):
+    """A topic log will not take this record, whoever sends it again: it is too large, or its partition does not exist."""
 
 
 class Refused(FatalError):

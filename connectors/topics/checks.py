@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 
 from connectors.topics.base import APPEND_SCHEMA
-from market.errors import ConfigError, InvariantViolation, PositionLost
+from market.errors import ConfigError, InvariantViolation, PositionLost, RecordRefused
 
 
 def unknown_topic(topic: str, known: Iterable[str], where: str) -> ConfigError:
@@ -28,9 +28,9 @@ def check_partitions(topic: str, wanted: int, existing: int | None = None) -> No
 
 
 def check_partition(topic: str, partition: int, count: int) -> None:
-    """Raise `ConfigError` for a partition that the topic does not have."""
+    """Raise `RecordRefused`, a `ConfigError`, for a partition that the topic does not have."""
     if not 0 <= partition < count:
-        raise ConfigError(f"{topic} has partitions 0 to {count - 1}, not {partition}")
+        raise RecordRefused(f"{topic} has partitions 0 to {count - 1}, not {partition}")
 
 
 def check_records(topic: str, records: Mapping[int, pa.RecordBatch], count: int) -> None:

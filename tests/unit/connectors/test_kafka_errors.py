@@ -5,7 +5,7 @@ from confluent_kafka import KafkaError
 
 from connectors.topics import kafka_errors
 from connectors.topics.kafka_errors import ERRORS, reaction, translated
-from market.errors import ConfigError, FatalError, Fenced, InvariantViolation, PipelineError, PositionLost, SourceDisconnected
+from market.errors import ConfigError, FatalError, Fenced, InvariantViolation, PipelineError, PositionLost, RecordRefused, SourceDisconnected
 
 
 def driver_codes() -> dict[str, int]:
@@ -42,7 +42,7 @@ def test_no_code_is_in_two_groups() -> None:
         (KafkaError.NOT_ENOUGH_REPLICAS, SourceDisconnected),
         (KafkaError._AUTHENTICATION, ConfigError),
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, ConfigError),
-        (KafkaError.MSG_SIZE_TOO_LARGE, ConfigError),
+        (KafkaError.MSG_SIZE_TOO_LARGE, RecordRefused),
         (KafkaError._AUTO_OFFSET_RESET, PositionLost),
         (KafkaError._LOG_TRUNCATION, PositionLost),
         (KafkaError._FENCED, Fenced),
