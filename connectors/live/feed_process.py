@@ -30,14 +30,14 @@ from connectors.topics.base import TopicLog
 from connectors.venues.base import Venue
 from connectors.venues.feeding import FeedRules
 from connectors.venues.registry import venue
-from market.errors import ConfigError, TransientError
+from market.errors import ConfigError, FatalError, TransientError
 from market.instrument import Instruments
 
 log = structlog.get_logger()
 
 FLUSH_S: Final = 0.006
 OBSERVE_S: Final = 0.25
-MARK_S: Final = 1.0
+LOOK_S: Final = 0.05
 LEFT_OVER_S: Final = 30.0
 STOP_S: Final = 5.0
 _RETRY_S: Final = 1.0
@@ -88,7 +88,7 @@ class FeedProcess:
         self.name = name
         self.counts: dict[str, FeedCounts] = {}
         self.latency = Latency(now_us)
-        self.outbox = Outbox(topics, spills.own, spills.older, spill_bytes=spill_bytes, written=self.latency)
+        self.outbox = Outbox(topics, spills.own, spills.older, spill_bytes=spill_bytes, written=self.latency, ensure=self._ensure_topic)
         self._topics, self._partitions, self._venues_url = topics, partitions, venues_url
         self._now_us, self._clock_speed, self._open_log, self._begun = now_us, clock_speed, open_log, begun
         self._running: dict[str, _Running] = {}
@@ -107,6 +107,7 @@ class FeedProcess:
 
         Raises:
             ConfigError: an exchange has no live feed, or a topic cannot be used.
+            FatalError: records are lost, in neither their topic nor on disk.
             PipelineError: nothing can be written any more.
         """
         _check_feeds(listed)
@@ -124,6 +125,9 @@ class FeedProcess:
             await self._end()
             emptied = await asyncio.to_thread(self.outbox.stop, STOP_S)
         errors = [self._failed.exception() if self._failed.done() else None, *ended]  # looked at, or it would be reported as lost
+        lost = self.outbox.lost
+        if lost is not None:
+            raise FatalError(f"{lost.records:,} records ({lost.nbytes:,} bytes) are lost: {lost.reason}") from self.outbox.failure
         self.outbox.check()
         for error in errors:
             if isinstance(error, Exception):
@@ -232,6 +236,10 @@ class FeedProcess:
     def _ensured(self, exchange: str) -> int:
         return self._topics.partitions(ensure_topic(self._topics, exchange, self._partitions))
 
+    def _ensure_topic(self, topic: str) -> None:
+        if topic not in self._topics.topics():
+            self._topics.create(topic, self._partitions)
+
     async def _patiently(self, exchange: str, call: Callable[[], Result]) -> Result:
         # In a thread, for as long as the log cannot be reached.
         said = False
@@ -276,18 +284,19 @@ class FeedProcess:
     async def _watch(self) -> None:
         # Ask the feeds for what is due by time; end when the writer has failed.
         loop = asyncio.get_running_loop()
-        mark_at = loop.time() + MARK_S
+        observe_at = loop.time()
         while True:
-            await asyncio.sleep(OBSERVE_S)
+            await asyncio.sleep(LOOK_S)
             if self.outbox.failure is not None:
                 return
-            feeds = [running.feed for running in self._running.values()]
-            for feed in feeds:
-                feed.observe()
-            if loop.time() >= mark_at:
-                mark_at = max(mark_at + MARK_S, loop.time())
-                for feed in feeds:
-                    feed.mark()
+            at = loop.time()
+            is_observing = at >= observe_at
+            for feed in [running.feed for running in self._running.values()]:
+                if is_observing:
+                    feed.observe()
+                feed.mark_due(at)
+            if is_observing:
+                observe_at = at + OBSERVE_S
 
     def _wake(self) -> None:
         if self._flush_due is None:

@@ -6,7 +6,11 @@
 
 While it spills, everything that no topic has acknowledged is in the spill file, in order, also what the writer is just
 sending. So what a killed process leaves there begins with the oldest record that may be missing, and a marker in it still
-stands behind what it vouches for. Beyond the bound of the spill `room` does not return, and sockets are not read.
+stands behind what it vouches for. A disk that did not take one chunk gets none of those behind it, for the same reason, until
+the topic has caught up. Beyond the bound of the spill `room` does not return, and sockets are not read.
+
+A left-over goes into whatever topics this process writes: one that is not there is created. A record in it that its topic will
+never take is skipped, its file is kept under another name, and no marker behind it is believed.
 """
 
 from __future__ import annotations
@@ -14,23 +18,22 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
 
+from connectors.live.hand import Hand, appends_of, from_disk, from_memory
 from connectors.live.outgoing import Chunk, by_partition
 from connectors.live.spill import Spill
 from connectors.topics.base import TopicLog
-from market.errors import InvariantViolation, PipelineError, TransientError
+from market.errors import FatalError, InvariantViolation, PipelineError, RecordRefused, TransientError
 
 log = structlog.get_logger()
 
 MEMORY_BYTES: Final = 24 << 20
 SPILL_BYTES: Final = 4 << 30
-_TAKE_RECORDS: Final = 20_000
-_TAKE_BYTES: Final = 4 << 20
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
 _LOOK_S: Final = 0.02  # how often `room` looks
@@ -53,54 +56,16 @@ class Backlog:
     reachable: bool
 
 
-@dataclass(slots=True)
-class _Hand:
-    """What the writer is sending. `queue`: where on disk it came from, None for memory; `end`: position there after it.
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What neither the topics nor the disk took before the process had to end."""
 
-    `copied_to`: it came from memory, and stands at the head of the spill too, up to there. `unsent`: the appends to come.
-    """
-
-    chunks: Sequence[Chunk] = ()
-    queue: Spill | None = None
-    end: int = 0
-    copied_to: int = 0
-    nbytes: int = 0
-    unsent: deque[dict[str, list[Chunk]]] = field(default_factory=deque)
-
-    def __post_init__(self) -> None:
-        self.nbytes = sum(chunk.nbytes for chunk in self.chunks)
+    records: int
+    nbytes: int
+    reason: str
 
 
-def _from_memory(memory: deque[Chunk]) -> _Hand:
-    chunks: list[Chunk] = []
-    records = size = 0
-    while memory and records < _TAKE_RECORDS and size < _TAKE_BYTES:
-        chunks.append(memory.popleft())
-        records, size = records + chunks[-1].records.num_rows, size + chunks[-1].nbytes
-    return _Hand(chunks)
-
-
-def _from_disk(queue: Spill) -> _Hand:
-    queue.rewind()
-    chunks = queue.read(_TAKE_BYTES)
-    return _Hand(chunks, queue, queue.read_at)
-
-
-def _appends(chunks: Iterable[Chunk], *, atomic: bool) -> Iterator[dict[str, list[Chunk]]]:
-    # All at once, by topic. Where appends are not all or nothing: topic by topic, so that none is repeated for another's
-    # failure, and markers only behind an acknowledged append of the frames before them.
-    waiting: dict[str, list[Chunk]] = {}
-    frames = False
-    for chunk in chunks:
-        if chunk.markers and frames and not atomic:
-            yield from ({topic: found} for topic, found in waiting.items())
-            waiting, frames = {}, False
-        waiting.setdefault(chunk.topic, []).append(chunk)
-        frames = frames or not chunk.markers
-    yield from [waiting] if atomic else ({topic: found} for topic, found in waiting.items())
-
-
-def _ignore(topic: str, chunks: Sequence[Chunk]) -> None:
+def _ignore(topic: str, chunks: Sequence[Chunk] = ()) -> None:
     del topic, chunks
 
 
@@ -114,6 +79,7 @@ class Outbox:
         memory_bytes: more than this goes to the spill.
         spill_bytes: while the spill holds more than this, `room` waits.
         written: is told of each append.
+        ensure: creates a topic that a left-over goes to, unless it exists; on the writer's thread.
     """
 
     def __init__(
@@ -125,19 +91,24 @@ class Outbox:
         memory_bytes: int = MEMORY_BYTES,
         spill_bytes: int = SPILL_BYTES,
         written: Written = _ignore,
+        ensure: Callable[[str], None] = _ignore,
     ) -> None:
         self.failure: BaseException | None = None
-        self._topics, self._spill, self._written = topics, spill, written
+        self.lost: Lost | None = None  # known once it has stopped
+        self._topics, self._spill, self._written, self._ensure = topics, spill, written, ensure
         self._memory_limit, self._spill_limit = memory_bytes, spill_bytes
         self._lock = threading.Condition()
         # What waits, oldest first: the queues of others, the hand, memory, the spill, and what a full disk did not take.
         self._older = deque(older)
-        self._hand = _Hand()
+        self._hand = Hand()
         self._memory: deque[Chunk] = deque()
         self._memory_bytes = 0
         self._behind: deque[Chunk] = deque()
         self._spilling = False
+        self._disk_error: OSError | None = None  # nothing goes to the spill behind what this kept out of it
+        self._disk_said = False
         self._reachable = True
+        self._unreachable_why = ""
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -151,12 +122,13 @@ class Outbox:
                 self._memory_bytes += chunk.nbytes
                 if self._memory_bytes + self._hand.nbytes > self._memory_limit:
                     self._begin_spilling()
+            self._tell()
             self._lock.notify_all()
 
     @property
     def is_full(self) -> bool:
         """Whether nothing more should be received now."""
-        return self._spill.nbytes > self._spill_limit or bool(self._behind)
+        return self._spill.nbytes > self._spill_limit or self._disk_error is not None
 
     async def room(self) -> None:
         """Return when more may be put.
@@ -180,6 +152,9 @@ class Outbox:
         """Raise what stopped the writer, if anything did."""
         if isinstance(self.failure, PipelineError):
             raise self.failure
+        if isinstance(self.failure, OSError):
+            where = self.failure.filename or self._spill.folder
+            raise FatalError(f"{where}: {self.failure.strerror}: what waits for its topic cannot be kept there") from self.failure
         if self.failure is not None:
             raise InvariantViolation(f"the writer of the topics failed: {self.failure!r}") from self.failure
 
@@ -201,7 +176,7 @@ class Outbox:
         self._thread.start()
 
     def stop(self, patience_s: float) -> bool:
-        """Write what waits, for so long; what then remains is left on disk for the next process.
+        """Write what waits, for so long; what then remains is left on disk for the next process, or is `lost`.
 
         Returns:
             Whether everything is in its topic.
@@ -213,10 +188,12 @@ class Outbox:
         if self._thread is not None:
             self._thread.join(_LAST_LOOK_S)  # an append that hangs is not waited for: its records are left on disk too
         with self._lock:
-            if not self._spilling and (self._memory or self._hand.chunks):
+            if self._spilling:
+                self._save_rest()
+            elif self._memory or self._hand.chunks:
                 self._begin_spilling()
-            for chunk in self._behind:
-                log.error("records_lost", topic=chunk.topic, records=chunk.records.num_rows, reason="nowhere to write them")
+            self.lost = self._unsaved()
+            self._tell()
             return self.is_empty
 
     # With the lock held.
@@ -224,42 +201,71 @@ class Outbox:
     def _begin_spilling(self) -> None:
         # Everything unacknowledged, the hand first unless it came from disk: see the module's first lines.
         self._spilling = True
-        if self._hand.queue is None:
-            for chunk in self._hand.chunks:
-                self._put_aside(chunk, keep=False)
-            self._hand.copied_to = self._spill.end
+        self._copy_hand()
         while self._memory:
             self._put_aside(self._memory.popleft())
         self._memory_bytes = 0
         log.warning("outbox_spilled", bytes=self._spill.nbytes, folder=str(self._spill.folder))
 
-    def _put_aside(self, chunk: Chunk, *, keep: bool = True) -> None:
-        if not self._behind:
+    def _copy_hand(self) -> None:
+        hand = self._hand
+        if hand.queue is None:
+            while hand.copied < len(hand.chunks) and self._saved(hand.chunks[hand.copied]):
+                hand.copied, hand.copied_to = hand.copied + 1, self._spill.end
+
+    def _put_aside(self, chunk: Chunk) -> None:
+        if not self._saved(chunk):
+            self._behind.append(chunk)
+
+    def _saved(self, chunk: Chunk) -> bool:
+        if self._disk_error is None:
             try:
                 self._spill.append(chunk)
             except OSError as error:
-                log.error("spill_failed", folder=str(self._spill.folder), error=str(error))  # noqa: TRY400 the reason is enough
-            else:
-                return
-        if keep:
-            self._behind.append(chunk)
+                self._disk_error = error
+        return self._disk_error is None
+
+    def _save_rest(self) -> None:
+        # Once more, in order: the disk may have room again.
+        self._disk_error = None
+        self._copy_hand()
+        while self._behind and self._saved(self._behind[0]):
+            self._behind.popleft()
+
+    def _unsaved(self) -> Lost | None:
+        hand = () if self._hand.queue is not None else self._hand.chunks[self._hand.copied :]
+        chunks = [*hand, *self._behind]
+        if not chunks:
+            return None
+        disk = "" if self._disk_error is None else self._disk_error.strerror or str(self._disk_error)
+        topic = self._unreachable_why or (str(self.failure) if self.failure is not None else "it was slower than what came")
+        reason = f"{self._spill.folder} does not take them ({disk}), nor did their topic in time ({topic})"
+        return Lost(sum(c.records.num_rows for c in chunks), sum(c.records.nbytes for c in chunks), reason)
+
+    def _tell(self) -> None:
+        # Only now that the data is where it should be.
+        if self._disk_error is not None and not self._disk_said:
+            self._disk_said = True
+            log.error("spill_failed", folder=str(self._spill.folder), error=str(self._disk_error))
+        if self.lost is not None:
+            log.error("records_lost", records=self.lost.records, bytes=self.lost.nbytes, reason=self.lost.reason)
 
     def _take(self) -> bool:
         # Fill the hand with the oldest chunks; whether there are any.
         while True:
             if self._older:
-                self._hand = _from_disk(self._older[0])
+                self._hand = from_disk(self._older[0])
             elif self._memory:
-                self._hand = _from_memory(self._memory)
+                self._hand = from_memory(self._memory)
                 self._memory_bytes -= self._hand.nbytes
             elif self._spill.nbytes:
-                self._hand = _from_disk(self._spill)
+                self._hand = from_disk(self._spill)
             if self._hand.chunks or self._hand.queue is None:
                 return bool(self._hand.chunks)
             self._acknowledge()  # nothing there can be read
 
     def _acknowledge(self) -> None:
-        hand, self._hand = self._hand, _Hand()
+        hand, self._hand = self._hand, Hand()
         if hand.queue is not None:
             hand.queue.ack(hand.end)
         elif hand.copied_to:
@@ -268,6 +274,7 @@ class Outbox:
             self._older.popleft()
         if self._spilling and not self._memory and not self._spill.nbytes:
             self._spilling = False
+            self._disk_error, self._disk_said = None, False
             self._memory, self._behind = self._behind, deque()
             self._memory_bytes = sum(chunk.nbytes for chunk in self._memory)
             log.info("outbox_caught_up")
@@ -314,19 +321,44 @@ class Outbox:
             except TransientError as error:
                 if self._reachable:
                     log.warning("topic_unreachable", error=str(error))
-                self._reachable = False
+                self._reachable, self._unreachable_why = False, str(error)
                 if self._stopping.wait(pause):
                     return False
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
             else:
                 if not self._reachable:
                     log.info("topic_reachable")
-                self._reachable = True
+                self._reachable, self._unreachable_why = True, ""
                 return True
 
-    def _append(self, hand: _Hand) -> None:
+    def _append(self, hand: Hand) -> None:
+        queue = hand.queue
+        if queue is None or queue is self._spill:
+            self._append_together(hand)
+            return
+        for topic in dict.fromkeys(chunk.topic for chunk in hand.chunks):
+            self._ensure(topic)
+        if not hand.singly:
+            try:
+                self._append_together(hand)
+            except RecordRefused:
+                hand.singly = True
+        if hand.singly:
+            self._append_singly(queue, hand.end)
+
+    def _append_singly(self, queue: Spill, end: int) -> None:
+        # Or one record would keep this and every later process from writing the rest.
+        queue.rewind()
+        while queue.read_at < end:
+            try:
+                self._append_together(Hand(queue.read(1)))
+            except RecordRefused as error:
+                queue.refuse(str(error))
+            queue.ack(queue.read_at)
+
+    def _append_together(self, hand: Hand) -> None:
         if not hand.unsent:
-            hand.unsent.extend(_appends(hand.chunks, atomic=self._topics.atomic_appends))
+            hand.unsent.extend(appends_of(hand.chunks, atomic=self._topics.atomic_appends))
         while hand.unsent:
             chunks = hand.unsent[0]
             records = {topic: batches for topic, found in chunks.items() if (batches := by_partition(found))}

@@ -82,6 +82,8 @@ def by_partition(chunks: Iterable[Chunk]) -> dict[int, pa.RecordBatch]:
     """Return the records of chunks of one topic as an append takes them: a batch a partition, in order."""
     parts = [chunk.records for chunk in chunks]
     joined = parts[0] if len(parts) == 1 else pa.concat_batches(parts)
+    if not joined.num_rows:
+        return {}
     homes = joined.column("partition").to_numpy()
     order = np.argsort(homes, kind="stable")
     columns = joined.select(APPEND_SCHEMA.names).take(pa.array(order))

@@ -4,11 +4,14 @@
 
 An entry is written with one call and not fsynced: it survives the death of the process, not that of the machine. A
 segment is removed once all of it is in its topic, so after a kill the first entries may be written again; readers of the topic
-drop what they have seen.
+drop what they have seen. A segment that holds what cannot be read, or what its topic refused, is kept under another name:
+
+    <folder>/000017.spill.damaged, 000017.spill.refused      without the last part of the name it is tried again
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import zlib
@@ -19,10 +22,15 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+import structlog
 
 from connectors.live.outgoing import CHUNK_SCHEMA, Chunk
 
+log = structlog.get_logger()
+
 SUFFIX: Final = ".spill"
+_DAMAGED: Final = ".damaged"
+_REFUSED: Final = ".refused"
 SEGMENT_BYTES: Final = 32 << 20
 _HEAD: Final = struct.Struct("<IIBH")  # bytes of the message, CRC-32 of topic and message, flags, bytes of the topic
 _MARKERS: Final = 1
@@ -33,11 +41,12 @@ class _Segment:
     path: Path
     start: int  # position of its first byte in the queue
     end: int
+    kept_as: Path | None = None  # where it goes instead of being removed
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """An entry that cannot be read; what follows it in its segment is lost."""
+    """What did not reach its topic: an entry that cannot be read, with all that follows in its segment, or one that was refused."""
 
     path: Path
     at: int
@@ -66,9 +75,8 @@ class Spill:
             size = path.stat().st_size
             self._segments.append(_Segment(path, at, at + size))
             at += size
-        self._number = int(self._segments[-1].path.stem) if self._segments else 0
-        if after is not None:
-            self._number = after.last_number
+        # Names of segments that were kept are not used again.
+        self._number = max((int(path.name.partition(".")[0]) for path in folder.glob(f"*{SUFFIX}*")), default=0)
         self.end = at  # after the last entry
         self.read_at = 0  # next entry to be read
         self.acked = 0  # everything before is in its topic
@@ -77,11 +85,6 @@ class Spill:
     def nbytes(self) -> int:
         """Bytes that are not acknowledged yet."""
         return self.end - self.acked
-
-    @property
-    def last_number(self) -> int:
-        """Number of the last segment."""
-        return self._number
 
     def append(self, chunk: Chunk) -> int:
         """Write a chunk behind all others; return the position after it.
@@ -99,7 +102,10 @@ class Spill:
             while written < len(entry):
                 written += os.write(out, entry[written:])
         except OSError:
-            os.ftruncate(out, segment.end - segment.start)
+            try:
+                os.ftruncate(out, segment.end - segment.start)
+            except OSError:
+                self.close()  # the next one goes into another file
             raise
         segment.end += len(entry)
         self.end = segment.end
@@ -133,7 +139,16 @@ class Spill:
             segment = self._segments.popleft()
             if not self._segments:
                 self.close()
-            segment.path.unlink(missing_ok=True)
+            if segment.kept_as is None:
+                segment.path.unlink(missing_ok=True)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    segment.path.rename(segment.kept_as)
+
+    def refuse(self, reason: str) -> None:
+        """Note that the topic will never take the entry that was read last: its file is kept, and no later marker is believed."""
+        segment = next(s for s in self._segments if s.start < self.read_at <= s.end)
+        self._keep(segment, _REFUSED, Damage(segment.path, self.acked - segment.start, self.read_at - self.acked), reason)
 
     def close(self) -> None:
         """Release the file; what is in the queue stays on disk."""
@@ -165,7 +180,7 @@ class Spill:
                     if len(body) == size and zlib.crc32(body) == crc:
                         chunk = _chunk(body, topic_length, flags)
                 if chunk is None:
-                    self.damage.append(Damage(segment.path, at - segment.start, end - at))
+                    self._keep(segment, _DAMAGED, Damage(segment.path, at - segment.start, end - at), "cannot be read")
                     return
                 at += _HEAD.size + size
                 # What stands behind a lost entry may vouch for it: assertions end there.
@@ -173,6 +188,15 @@ class Spill:
                     yield chunk, at
                 else:
                     yield Chunk(chunk.topic, chunk.records.slice(0, 0), markers=True), at
+
+    def _keep(self, segment: _Segment, suffix: str, damage: Damage, reason: str) -> None:
+        # A segment is reported once for each reason, however many entries it is about.
+        kept_as = segment.path.with_name(segment.path.name + suffix)
+        known = segment.kept_as == kept_as
+        segment.kept_as = kept_as
+        self.damage.append(damage)
+        if not known:
+            log.error("spill_set_aside", file=str(kept_as), at=damage.at, bytes=damage.lost_bytes, reason=reason)
 
 
 def _chunk(body: bytes, topic_length: int, flags: int) -> Chunk:

@@ -60,7 +60,8 @@ def open_spills(folder: Path, name: str) -> SpillFolders:
             raise Locked(f"{own} is in use: a feed called {name!r} runs in this home; give another --name, or none")
         locks, found = [mine], []
         for other in sorted(folder.iterdir()):
-            if other == own or not (other / _LOCK).exists():
+            # One without a lock holds what was set aside, until somebody gives a segment its name back.
+            if other == own or not ((other / _LOCK).exists() or any(other.glob(f"*{SUFFIX}"))):
                 continue
             lock = _locked(other)
             if lock is None:
@@ -75,6 +76,7 @@ def open_spills(folder: Path, name: str) -> SpillFolders:
         older = [Spill(other) for other in found]
         # What this name left behind comes as a queue of its own; new segments have higher numbers and are another queue.
         left = Spill(own)
+        left.ack(0)  # removes what is empty
         if left.nbytes:
             older.append(left)
         return SpillFolders(Spill(own, after=left), sorted(older, key=_age), locks)

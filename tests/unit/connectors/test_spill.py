@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,11 @@ def test_torn_entry_ends_its_segment_and_later_markers_are_not_believed(tmp_path
     assert texts(again.read(MANY)) == ["a", "c"]
     assert [d.path for d in again.damage] == [torn]
     again.ack(again.read_at)
-    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["000002.spill.damaged"]
+    new = Spill(tmp_path)
+    new.append(chunk("d"))  # the name is not used again
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["000002.spill.damaged", "000003.spill"]
+    new.close()
 
 
 def test_flipped_byte_is_noticed(tmp_path: Path) -> None:
@@ -112,3 +117,53 @@ def test_flipped_byte_is_noticed(tmp_path: Path) -> None:
     assert again.read(MANY) == []
     assert again.damage
     assert again.read_at == again.end
+
+
+def test_damage_is_said_with_file_and_bytes_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "000001.spill").write_bytes(b"not a spill")
+    spill = Spill(tmp_path)
+    assert spill.read(MANY) == []
+    spill.ack(spill.read_at)
+    said = capsys.readouterr().out
+    assert said.count("spill_set_aside") == 1
+    assert "000001.spill.damaged" in said
+    assert "bytes=11" in said
+    assert (tmp_path / "000001.spill.damaged").read_bytes() == b"not a spill"
+
+
+def test_entry_that_was_refused_keeps_its_file_and_ends_what_later_markers_say(tmp_path: Path) -> None:
+    spill = Spill(tmp_path)
+    for one in (chunk("a"), chunk("b"), marker("m"), chunk("c")):
+        spill.append(one)
+    spill.close()
+    again = Spill(tmp_path)
+    assert texts(again.read(1)) == ["a"]
+    again.refuse("too large")
+    assert texts(again.read(MANY)) == ["b", "c"]
+    again.ack(again.read_at)
+    kept = tmp_path / "000001.spill.refused"
+    assert list(tmp_path.iterdir()) == [kept]
+    kept.rename(tmp_path / "000001.spill")
+    assert texts(Spill(tmp_path).read(MANY)) == ["a", "b", "m", "c"]
+
+
+def test_write_that_was_cut_and_cannot_be_taken_back_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(descriptor: int, entry: bytes) -> int:
+        if len(entry) < 10:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, entry[:-5])
+
+    def refused(descriptor: int, length: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    spill = Spill(tmp_path)
+    spill.append(chunk("a"))
+    write = os.write
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", cut)
+        broken.setattr(os, "ftruncate", refused)
+        with pytest.raises(OSError, match="No space left"):
+            spill.append(chunk("lost"))
+    spill.append(chunk("b"))
+    assert texts(spill.read(MANY)) == ["a", "b"]
+    spill.close()

@@ -71,3 +71,24 @@ def test_a_name_whose_left_over_another_feed_writes_may_be_used_again(tmp_path: 
     left = open_spills(tmp_path, "c")  # b ended before it had written what x left
     assert [text for spill in left.older for text in texts(spill)] == ["of x"]
     left.close()
+
+
+def test_segment_that_got_its_name_back_is_taken_over(tmp_path: Path) -> None:
+    leave(tmp_path, "x", "of x")
+    kept = tmp_path / "x" / "000001.spill.refused"
+    (tmp_path / "x" / "000001.spill").rename(kept)
+    first = open_spills(tmp_path, "a")
+    assert first.older == []
+    first.close()
+    assert list((tmp_path / "x").iterdir()) == [kept]
+    kept.rename(tmp_path / "x" / "000001.spill")
+    second = open_spills(tmp_path, "a")
+    assert [text for spill in second.older for text in texts(spill)] == ["of x"]
+    second.close()
+
+
+def test_empty_segment_of_a_full_disk_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "000001.spill").touch()
+    open_spills(tmp_path, "a").close()
+    assert list(tmp_path.iterdir()) == []
