@@ -34,6 +34,7 @@ log = structlog.get_logger()
 
 FLUSH_FRAMES: Final = 2_000
 OBSERVE_RECORDS: Final = 2_000
+MARK_S: Final = 1.0
 
 
 class Refills(Protocol):
@@ -55,6 +56,8 @@ class _Connection:
     instruments: Sequence[Instrument]
     alive_us: int
     begins: dict[str, int] = field(default_factory=dict)
+    marked_at: float = 0.0  # when its last marker was due, on the loop's clock
+    marked_us: int = 0  # the proof of life that it reached up to
 
 
 class Feed:
@@ -227,6 +230,17 @@ class Feed:
     def mark(self) -> None:
         """Put what every connection can assert now."""
         self._mark(list(self._connections.values()))
+
+    def mark_due(self, at: float) -> None:
+        """Put what the connections can assert whose last marker is a second old and that have proven life since.
+
+        At once after a proof: where a heartbeat comes each second, a marker at any other moment would be older than it need be.
+        """
+        due = [c for c in self._connections.values() if at - c.marked_at >= MARK_S and c.alive_us > c.marked_us]
+        for connection in due:
+            connection.marked_at, connection.marked_us = at, connection.alive_us
+        if due:
+            self._mark(due)
 
     def _mark(self, connections: Sequence[_Connection]) -> None:
         self.flush()

@@ -309,3 +309,20 @@ def test_bounds_of_one_trade_wait_for_more_or_for_two_seconds(rig: Rig) -> None:
         rig.trade(number, number * 10, number * 10 + 900 - number)
     rig.feed.mark()
     assert rig.markers() == [(-850, 1_350 - 900 - 1, [BTC])]
+
+
+def test_a_marker_follows_a_proof_of_life_at_once_and_the_last_marker_by_a_second(rig: Rig) -> None:
+    rig.connect()
+    rig.confirm(BTC, at=0)
+    rig.trade(1, 0, 0)
+    rig.feed.alive("c", T0 + 1_000)
+    rig.feed.mark_due(5.0)
+    rig.feed.alive("c", T0 + 2_000)
+    rig.feed.mark_due(5.9)  # too soon
+    assert len(rig.markers()) == 1
+    rig.feed.mark_due(6.0)
+    rig.feed.mark_due(7.5)  # no proof since
+    assert len(rig.markers()) == 2
+    rig.feed.alive("c", T0 + 3_000)
+    rig.feed.mark_due(7.55)
+    assert [to for _, to, _ in rig.markers()] == [999, 1_999, 2_999]
