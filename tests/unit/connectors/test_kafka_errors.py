@@ -5,7 +5,16 @@ from confluent_kafka import KafkaError
 
 from connectors.topics import kafka_errors
 from connectors.topics.kafka_errors import ERRORS, reaction, translated
-from market.errors import ConfigError, FatalError, Fenced, InvariantViolation, PipelineError, PositionLost, RecordRefused, SourceDisconnected
+from market.errors import (
+    ConfigError,
+    FatalError,
+    Fenced,
+    InvariantViolation,
+    PipelineError,
+    PositionLost,
+    RecordRefused,
+    SourceDisconnected,
+)
 
 
 def driver_codes() -> dict[str, int]:

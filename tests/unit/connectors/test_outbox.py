@@ -274,7 +274,7 @@ def test_written_is_told_of_each_append(topics: Topics, spill: Spill) -> None:
 def test_no_marker_is_saved_without_the_frames_before_it(topics: Topics, tmp_path: Path, *, running: bool, free: int) -> None:
     topics.down = True
     spill = FullDisk(tmp_path, free=free)
-    outbox = small(topics, spill, chunks=3)
+    outbox = small(topics, spill, chunks=5)
     outbox.put(chunk("a" * 100))
     outbox.put(chunk("b" * 8_000))
     with pytest.raises(SourceDisconnected):
@@ -358,7 +358,8 @@ def test_left_over_that_its_topic_refuses_is_kept_and_the_rest_written(spill: Sp
     outbox.put(fits)
     outbox.start()
     assert outbox.stop(10)
-    assert topics.payloads() == ["y", "m", "y", "y"]  # the second marker stood behind what is missing
+    again = [] if atomic else ["y"]  # was acknowledged before the refused one was sent
+    assert topics.payloads() == [*again, "y", "m", "y", "y"]  # the second marker stood behind what is missing
     assert [p.name for p in (tmp_path / "left").iterdir()] == ["000001.spill.refused"]
 
 
