@@ -167,7 +167,9 @@ class Binance(Venue):
         symbols_per_connection=1024,
         symbols_per_message=100,
         connects=Limit(150, 300.0),  # 300 are allowed per address; a second feed may run beside this one
-        messages=Limit(4, 1.0),  # 5 are allowed, the pongs to the venue's own pings among them
+        # 5 a second are allowed, the pongs to the venue's own pings among them. One at a time: a loaded machine, or the way
+        # there, pushes bursts that were a second apart into one second.
+        messages=Limit(1, 0.3),
         silence_seconds=10.0,
         proof_seconds=0.5,  # no heartbeats come
         max_age_seconds=23 * 3600.0,  # cut after 24 h

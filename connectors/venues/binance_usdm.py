@@ -28,7 +28,7 @@ class BinanceUsdm(Binance):
         symbols_per_connection=200,  # 1024 are allowed; the figure was 200 for years
         symbols_per_message=100,
         connects=Limit(150, 300.0),
-        messages=Limit(8, 1.0),  # 10 are allowed
+        messages=Limit(1, 0.15),  # 10 a second are allowed
         silence_seconds=10.0,
         proof_seconds=0.5,
         max_age_seconds=23 * 3600.0,

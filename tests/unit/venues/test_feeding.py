@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from connectors.files.capture import read_capture
+from connectors.pacing import Pacer
 from connectors.venues.base import Venue
 from connectors.venues.feeding import FeedRules, Notice, NoticeKind
 from connectors.venues.registry import VENUES, build_instruments, venue
@@ -222,3 +223,15 @@ def test_no_recorded_frame_of_binance_says_anything_to_a_feed() -> None:
     found = venue("binance")
     frames = [frame.payload for frame in read_capture(DATA / "binance" / "btcusdt_20240808.gz")][:5_000]
     assert not any(found.notice(frame) for frame in frames)
+
+
+@pytest.mark.parametrize(("exchange", "allowed"), [("binance", 5), ("binance_usdm", 10)])
+def test_binance_s_message_limit_holds_also_where_messages_are_held_up_on_their_way(exchange: str, allowed: int) -> None:
+    pacer, now, went = Pacer(rules(venue(exchange)).messages), 0.0, list[float]()
+    while len(went) < 50:
+        now += pacer.wait_seconds(now)
+        pacer.take(now)
+        went.append(now)
+    for held_up_to in went:
+        arrived = sorted(max(at, held_up_to) if held_up_to - 0.4 < at else at for at in went)
+        assert all(later - earlier >= 1.0 for earlier, later in zip(arrived, arrived[allowed:], strict=False))
