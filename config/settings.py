@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -51,6 +51,17 @@ def _one_line(value: Any) -> Any:
 
 
 Url = Annotated[str, BeforeValidator(_one_line)]
+
+
+def _parts(url: str) -> SplitResult:
+    parts = urlsplit(url)
+    try:
+        is_port = parts.port != 0
+    except ValueError:
+        is_port = False
+    if not is_port:
+        raise ValueError("has no port from 1 to 65535 behind its host")
+    return parts
 
 
 def _below_home(name: str) -> Callable[[dict[str, Any]], Path]:
@@ -128,14 +139,16 @@ class Settings(BaseSettings):
     @field_validator("warm_url")
     @classmethod
     def _no_login(cls, url: str) -> str:
-        if url and urlsplit(url).username is not None:
+        if url and _parts(url).username is not None:
             raise ValueError("holds a user: put it in K2_WARM_USER and the password in K2_WARM_PASSWORD, since URLs are logged and saved")
         return url
 
     @field_validator("venues_url")
     @classmethod
     def _is_base(cls, url: str) -> str:
-        parts = urlsplit(url)
+        parts = _parts(url)
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("holds a user, which nothing reads: URLs are logged and saved")
         if url and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"} or parts.query):
             raise ValueError("is not http://host:port")
         return url.rstrip("/")

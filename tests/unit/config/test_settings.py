@@ -113,6 +113,10 @@ def test_gap_grace_beyond_lateness_is_refused(monkeypatch: pytest.MonkeyPatch) -
         ("K2_TOPICS_URL", "sqlite:///a\nb", "control character"),
         ("K2_VENUES_URL", "ws://127.0.0.1:9100", "is not http://host:port"),
         ("K2_VENUES_URL", "http://127.0.0.1:9100/path", "is not http://host:port"),
+        ("K2_VENUES_URL", "http://127.0.0.1:99999", "K2_VENUES_URL='http://127.0.0.1:99999': has no port from 1 to 65535"),
+        ("K2_VENUES_URL", "http://127.0.0.1:0", "has no port from 1 to 65535"),
+        ("K2_VENUES_URL", "http://bob@127.0.0.1:1", "holds a user"),
+        ("K2_WARM_URL", "http://127.0.0.1:99999", "K2_WARM_URL='http://127.0.0.1:99999': has no port from 1 to 65535"),
         ("K2_FEED_METRICS", "here", "is not host:port or off"),
         ("K2_FEED_METRICS", "127.0.0.1:99999", "is not host:port or off"),
         ("K2_FEED_SPILL_LIMIT", "0", "greater than or equal to 1"),
@@ -224,3 +228,10 @@ def test_packaged_file_with_every_comment_taken_out_loads(monkeypatch: pytest.Mo
 def test_settings_reference_is_current() -> None:
     assert reference.PAGE.read_text() == reference.page(), "run `python -m config.reference`"
     assert reference.TEMPLATE.read_text() == reference.template(), "run `python -m config.reference`"
+
+
+def test_password_in_the_venues_url_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K2_VENUES_URL", "http://bob:s3cret@127.0.0.1:9100")
+    with pytest.raises(ConfigError, match=r"K2_VENUES_URL=.*holds a user") as raised:
+        load_settings()
+    assert "s3cret" not in str(raised.value)
