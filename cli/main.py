@@ -6,6 +6,7 @@ Exit codes: 0 it did what it says; 1 differences found; 2 usage or configuration
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
@@ -117,9 +118,12 @@ def feed(
 
     The instruments file is read again when it changes. Two feeds may run at once: what both receive counts once.
     """
-    from cli import feed as command
+    from cli.starting import ended_by_signals
 
-    command.feed(exchanges or [], name, simulated_clock=simulated_clock)
+    with ended_by_signals():
+        from cli import feed as command
+
+        command.feed(exchanges or [], name, simulated_clock=simulated_clock)
 
 
 @app.command(epilog="Example: k2 run --until-end")
@@ -303,7 +307,8 @@ def _fail(message: str, code: int, *, debug: bool) -> None:
         import traceback
 
         traceback.print_exc()
-    typer.echo(f"k2: {message}", err=True)
+    with contextlib.suppress(OSError):  # stderr on a full disk: the code still says it
+        typer.echo(f"k2: {message}", err=True)
     sys.exit(code)
 
 

@@ -42,6 +42,8 @@ def find_exchange(listed: Mapping[str, Instruments], name: str) -> Instruments:
         ConfigError: it is not listed; names those that are, and the nearest.
     """
     exchange = name.strip().lower()
+    if exchange not in listed and exchange in VENUES:
+        raise ConfigError(f"{exchange} is not listed in the instruments file; listed are {', '.join(listed)}")
     if exchange not in listed:
         raise ConfigError(unknown("exchange", name, listed, "listed in the instruments file"))
     return listed[exchange]

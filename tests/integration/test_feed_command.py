@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -184,6 +185,7 @@ def test_what_a_locked_topic_does_not_take_waits_on_disk_for_the_next_feed(where
     [
         ((), "binance: [BTC/UDST]", "BTC/USDT"),
         (("--exchange", "binanc"), "binance: [BTC/USDT]", "binance"),
+        (("--exchange", "kraken"), "binance: [BTC/USDT]", "kraken is not listed in the instruments file; listed are binance"),
         (("--name", "no/name"), "binance: [BTC/USDT]", "--name"),
     ],
 )
@@ -195,3 +197,19 @@ def test_what_is_not_known_is_named_before_anything_starts(tmp_path: Path, argum
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_during_the_start_ends_it_well(tmp_path: Path, number: signal.Signals) -> None:
+    path = tmp_path / "instruments.yaml"
+    path.write_text("binance: [BTC/USDT]")
+    env = {**os.environ, "K2_HOME": str(tmp_path / "home"), "K2_INSTRUMENTS": str(path), "K2_VENUES_URL": "http://127.0.0.1:9"}
+    code = "import cli.starting, cli.main; print('here', flush=True); cli.main.main(['feed'])"
+    for seconds in (0.1, 0.6, 1.2):
+        with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as feed:
+            assert feed.stdout is not None
+            assert feed.stderr is not None
+            assert feed.stdout.readline() == b"here\n"
+            time.sleep(seconds)
+            feed.send_signal(number)
+            assert feed.wait(20) == 0, feed.stderr.read()
