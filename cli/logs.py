@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import TextIO, cast
@@ -28,10 +29,16 @@ def configure_logs(level: int = logging.WARNING) -> None:
 
 
 class _Stderr:
-    """What stderr is at the moment of writing: the flow's runner puts another one in its place for a while."""
+    """What stderr is at the moment of writing: the flow's runner puts another one in its place for a while.
+
+    A line that cannot be written is lost: a full disk behind stderr must not stop what the line is about.
+    """
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()

@@ -21,8 +21,9 @@ def stdout() -> Console:
 
 
 def say(text: str) -> None:
-    """Tell a person something that is not the result."""
-    typer.echo(text, err=True)
+    """Tell a person something that is not the result; nobody hears it where stderr cannot be written."""
+    with contextlib.suppress(OSError):
+        typer.echo(text, err=True)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
