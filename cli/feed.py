@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -33,13 +34,14 @@ from connectors.live.feed_process import FeedProcess
 from connectors.live.spill_folders import open_spills
 from connectors.topics.base import TopicLog
 from connectors.topics.registry import open_topics
-from market.errors import ConfigError
+from market.errors import ConfigError, FatalError
 from market.instrument import Instruments
 
 log = structlog.get_logger()
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 _LOOK_S: Final = 1.0
 _MEGABYTE: Final = 1 << 20
+_DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 SWITCH_SECONDS: Final = 0.001  # the writer's thread asks for the interpreter after each statement of SQLite
 
 
@@ -59,6 +61,7 @@ def feed(exchanges: Sequence[str], name: str | None, *, simulated_clock: bool = 
     Raises:
         ConfigError: a symbol or exchange is not known, or the name is none.
         Locked: a feed of this name runs in this home.
+        FatalError: records were lost, or the disk of the home is full or broken.
     """
     settings = load_settings()
     configure_logs(logging.INFO)
@@ -92,6 +95,10 @@ def feed(exchanges: Sequence[str], name: str | None, *, simulated_clock: bool = 
         else:  # not closed: an append that hangs would be waited for
             waiting = process.outbox.backlog().spill_bytes
             say(f"{waiting:,} bytes wait in {settings.home / 'feed'}: the next `k2 feed` of this home writes them")
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise FatalError(f"{error.filename or settings.home}: {error.strerror}") from error
     finally:
         spills.close()
 
@@ -157,12 +164,21 @@ def _announced(settings: Settings, name: str, process: FeedProcess, time_us: Cal
         update_run(settings.home, topics=settings.topics_url, feeds={**killed, name: {"pid": own, "metrics": url}})
         log.info("feed_started", name=name, metrics=url)
         yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            _renounce(settings, name)
+        raise
+    else:
+        _renounce(settings, name)
     finally:
-        change_pids(settings.home, "feed", lambda pids: [p for p in pids if p != own])
-        update_run(settings.home, feeds={name: None})
         if server is not None:
             server.shutdown()
             server.server_close()
+
+
+def _renounce(settings: Settings, name: str) -> None:
+    change_pids(settings.home, "feed", lambda pids: [p for p in pids if p != os.getpid()])
+    update_run(settings.home, feeds={name: None})
 
 
 def _lives(pid: int) -> bool:
