@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cli.screen import Meter, meter, say
+from cli.streams import keep_streams
 from config.settings import load_settings
 from connectors.files.loader import LoadedFile, Progress, load_capture
 from connectors.files.raw_file import is_raw_export, load_raw
@@ -19,7 +20,7 @@ def load(exchange: str, files: Sequence[Path], *, quiet: bool) -> None:
     """Load files in the given order; tells what each became.
 
     Raises:
-        ConfigError: an unknown exchange, or a file that is missing or cannot be read; that file and those after it are not loaded.
+        ConfigError: an unknown exchange, a stream other than the home's, or a file that is missing or cannot be read; that file and those after it are not loaded.
         Refused: raw records of a topic with another partition count.
     """
     settings = load_settings()
@@ -28,6 +29,7 @@ def load(exchange: str, files: Sequence[Path], *, quiet: bool) -> None:
     if missing:
         raise ConfigError(f"no such file: {', '.join(missing)}")
     settings.home.mkdir(parents=True, exist_ok=True)
+    keep_streams(settings.home, {instruments.exchange: instruments})
     log = open_topics(settings.topics_url, **settings.topic_options())
     try:
         for path in files:
