@@ -205,7 +205,8 @@ class Outbox:
         while self._memory:
             self._put_aside(self._memory.popleft())
         self._memory_bytes = 0
-        log.warning("outbox_spilled", bytes=self._spill.nbytes, folder=str(self._spill.folder))
+        if self._spill.nbytes:
+            log.warning("outbox_spilled", bytes=self._spill.nbytes, folder=str(self._spill.folder))
 
     def _copy_hand(self) -> None:
         hand = self._hand

@@ -14,16 +14,19 @@ import pytest
 from connectors.live import feed_process
 from connectors.live.feed_process import FeedProcess
 from connectors.live.outbox import Backlog
+from connectors.live.outgoing import Chunk, Outgoing, chunks_of
+from connectors.live.spill import Spill
 from connectors.live.spill_folders import SpillFolders, open_spills
 from connectors.topics.memory import MemoryTopics
 from connectors.venues.registry import build_instruments, venue
-from market.errors import ConfigError, PipelineError, SourceDisconnected
-from market.instrument import Instruments
+from market.errors import ConfigError, FatalError, PipelineError, SourceDisconnected
+from market.instrument import Instruments, partition_of
 from market.record import topic_name
 from simulator.config import SimulatorConfig
 from simulator.simulator import Simulator
 from tests.topic_truth import held
 
+TOPIC = topic_name("kraken")
 SYMBOLS = {"binance": ("BTC/USDT", "ETH/USDT"), "kraken": ("BTC/USD",), "coinbase": ("BTC/USD",)}
 
 
@@ -85,6 +88,16 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
             yield made
         finally:
             made.spills.close()
+
+
+def leave(folder: Path, *records: Outgoing) -> None:
+    """What a killed feed leaves behind."""
+    folder.mkdir()
+    (folder / "lock").touch()
+    spill = Spill(folder)
+    for one in chunks_of(TOPIC, 2, records):
+        spill.append(one)
+    spill.close()
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -186,5 +199,47 @@ def test_list_that_changes_while_an_older_one_begins_is_the_one_that_is_fed(tmp_
             made.stop.set()
             assert await feeding
             assert made.ids("binance", "BTC/USDT") == []
+
+    run(work())
+
+
+def test_left_over_for_a_topic_that_is_not_there_creates_it(tmp_path: Path) -> None:
+    leave(tmp_path / "two", Outgoing("BTC/USD", b'{"left":1}', 1_700_000_000_000_000))
+
+    async def work() -> None:
+        async with rig(tmp_path) as made:
+            feeding = asyncio.create_task(made.process.run(listed("kraken"), made.stop))
+            await made.until(lambda: len(made.ids("kraken", "BTC/USD")) > 5)
+            made.stop.set()
+            assert await feeding
+            assert made.topics.partitions(TOPIC) == 2
+            batch = made.topics.read(TOPIC, partition_of("BTC/USD", 2), 0, 1)
+            assert batch is not None
+            assert batch["payload"].to_pylist() == [b'{"left":1}']
+
+    run(work())
+    assert not any(tmp_path.rglob("*.spill"))
+
+
+def test_records_that_neither_topic_nor_disk_take_end_the_process_with_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_process, "STOP_S", 0.2)
+
+    def full(chunk: Chunk) -> int:
+        raise OSError(28, "No space left on device")
+
+    async def work() -> None:
+        async with rig(tmp_path) as made:
+            monkeypatch.setattr(made.spills.own, "append", full)
+            feeding = asyncio.create_task(made.process.run(listed("kraken"), made.stop))
+            await made.until(lambda: len(made.ids("kraken", "BTC/USD")) > 5)
+            made.topics.failures = [SourceDisconnected("locked")] * 1_000
+            await made.until(lambda: not made.process.outbox.backlog().reachable)
+            made.stop.set()
+            with pytest.raises(
+                FatalError, match=r"[0-9]+ records \([0-9,]+ bytes\) are lost: .*one does not take them \(No space left .*locked"
+            ):
+                await asyncio.wait_for(feeding, 30)
 
     run(work())
