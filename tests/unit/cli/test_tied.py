@@ -49,6 +49,34 @@ def test_part_ends_with_its_supervisor(tmp_path: Path, number: signal.Signals) -
         os.close(end)
 
 
+ON_A_TERMINAL = """
+import os, sys
+terminal = os.open(sys.argv[1], os.O_RDWR)
+for number in (0, 1, 2):
+    os.dup2(terminal, number)
+"""
+SAYING = """
+print("was told:", supervisor.was_told, flush=True)
+open(sys.argv[2], "w").write("ended well")
+"""
+
+
+def test_terminal_that_is_gone_can_still_be_printed_to(tmp_path: Path) -> None:
+    env = {**os.environ, "K2_HOME": str(tmp_path)}
+    ours, theirs = os.openpty()
+    said = tmp_path / "said"
+    supervising = SUPERVISING.replace("Supervisor([", "supervisor = Supervisor([").replace(".run()", "\nsupervisor.run()")
+    command = [sys.executable, "-c", ON_A_TERMINAL + supervising + SAYING, os.ttyname(theirs), str(said)]
+    with subprocess.Popen(command, env=env, start_new_session=True) as process:
+        printed = b""
+        while b"listening on" not in printed:
+            printed += os.read(ours, 1000)
+        os.close(theirs)
+        os.close(ours)
+        assert process.wait(30) == 0
+    assert said.read_text() == "ended well"
+
+
 def ended_within(pidfd: int, seconds: float) -> bool:
     with select.epoll() as poll:
         poll.register(pidfd, select.EPOLLIN)
