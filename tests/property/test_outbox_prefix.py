@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from connectors.live.outbox import Outbox
@@ -30,11 +30,12 @@ class Disk(Spill):
 
 
 SIZES = st.sampled_from([10, 3_000, 9_000])
+ROOM = st.sampled_from([0, 1_500, 5_000, 12_000, 40_000])
 STEPS = st.one_of(
     st.tuples(st.just("frames"), SIZES),
     st.tuples(st.just("marker"), st.just(0)),
     st.tuples(st.sampled_from(["sent", "failed"]), st.just(0)),
-    st.tuples(st.just("free"), st.integers(0, 12_000)),
+    st.tuples(st.just("free"), ROOM),
 )
 
 
@@ -47,11 +48,13 @@ def on_disk(folder: Path) -> list[str]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(steps=st.lists(STEPS, max_size=25), atomic=st.booleans(), stopped=st.booleans())
-def test_what_is_saved_is_everything_up_to_some_chunk(steps: list[tuple[str, int]], *, atomic: bool, stopped: bool) -> None:
+@example(steps=[("frames", 9_000), ("failed", 0), ("marker", 0)], room=5_000, atomic=True, stopped=False)
+@given(steps=st.lists(STEPS, min_size=4, max_size=25), room=ROOM, atomic=st.booleans(), stopped=st.booleans())
+def test_what_is_saved_is_everything_up_to_some_chunk(steps: list[tuple[str, int]], room: int, *, atomic: bool, stopped: bool) -> None:
     topics, given = Topics(atomic=atomic), 0
     with tempfile.TemporaryDirectory() as folder:
         spill = Disk(Path(folder), segment_bytes=4_000)
+        spill.free = room
         outbox = Outbox(topics, spill, memory_bytes=16_000)
         for step, size in steps:
             if step in {"frames", "marker"}:
