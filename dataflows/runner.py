@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import sys
 import threading
@@ -151,14 +152,20 @@ def _mentions_damage(error: BaseException | None) -> bool:
 
 
 def prepare_recovery(folder: Path) -> Path:
-    """Create the recovery store unless it is there; an empty folder counts as absent."""
+    """Create the recovery store unless it is there, whole or not at all; an empty folder counts as absent."""
     folder.mkdir(parents=True, exist_ok=True)
     if not any(folder.glob("part-*.sqlite3")):
+        made = folder / ".new"  # of a process that was killed meanwhile, perhaps
+        shutil.rmtree(made, ignore_errors=True)
         if any(folder.iterdir()):
             raise Refused(
                 f"{folder} holds files but no recovery store: it is damaged or not ours. Run `k2 recover`, or point K2_RECOVERY_DIR elsewhere"
             )
-        init_db_dir(folder, RECOVERY_PARTITIONS)
+        made.mkdir()
+        init_db_dir(made, RECOVERY_PARTITIONS)
+        for part in made.iterdir():  # one: it is there whole, or not
+            part.rename(folder / part.name)
+        made.rmdir()
         log.info("recovery_folder_created", folder=str(folder))
     return folder
 
