@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from market.errors import Refused
 
 def tables(folder: Path) -> set[str]:
     (part,) = folder.glob("part-*.sqlite3")
-    with sqlite3.connect(part) as db:
+    with contextlib.closing(sqlite3.connect(part)) as db:
         return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
@@ -27,8 +28,8 @@ def test_a_death_while_it_is_made_leaves_nothing_in_the_way(tmp_path: Path, monk
         with pytest.raises(KeyboardInterrupt):
             runner.prepare_recovery(tmp_path / "recovery")
     runner.prepare_recovery(tmp_path / "recovery")
-    assert "parts" in tables(tmp_path / "recovery")
     assert len(list((tmp_path / "recovery").iterdir())) == 1
+    assert "parts" in tables(tmp_path / "recovery")
 
 
 def test_it_is_kept_when_it_is_there_and_foreign_files_are_refused(tmp_path: Path) -> None:
