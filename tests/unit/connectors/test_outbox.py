@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from structlog.testing import capture_logs
 
 from connectors.live.outbox import SPILL_BYTES, Outbox
 from connectors.live.outgoing import Chunk, Outgoing, chunks_of
@@ -313,18 +314,19 @@ def test_stop_tries_once_more_to_save_what_a_full_disk_did_not_take(topics: Topi
     assert left_in(tmp_path) == ["a", "b" * 2_000, "c" * 20_000, "m"]
 
 
-def test_what_was_lost_is_said_once_with_the_reason(topics: Topics, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_lost_is_said_once_with_the_reason(topics: Topics, tmp_path: Path) -> None:
     topics.down = True
     outbox = Outbox(topics, FullDisk(tmp_path, free=0))
     outbox.start()
     for one in numbered(0, 4):
         outbox.put(one)
     until(lambda: not outbox.backlog().reachable)
-    assert not outbox.stop(0.1)
+    with capture_logs() as said:
+        assert not outbox.stop(0.1)
     assert outbox.lost is not None
     assert (outbox.lost.records, outbox.lost.nbytes) == (4, sum(c.records.nbytes for c in numbered(0, 4)))
     assert outbox.lost.reason == f"{tmp_path} does not take them (No space left on device), nor did their topic in time (the topic is down)"
-    assert capsys.readouterr().out.count("records_lost") == 1
+    assert [line["event"] for line in said].count("records_lost") == 1
 
 
 def left_over(folder: Path, *chunks: Chunk) -> Spill:
