@@ -140,16 +140,18 @@ class LiveHome:
     def newest(self) -> dict[tuple[str, str], int]:
         """Return the highest trade id of each symbol that ClickHouse holds."""
         sql = "SELECT exchange, canonical_symbol, max(sequence_number) AS id FROM k2.silver_trades GROUP BY exchange, canonical_symbol"
-        return {(row["exchange"], row["canonical_symbol"]): row["id"] for row in self._warm(sql)}
+        return {(row["exchange"], row["canonical_symbol"]): row["id"] for row in self.query(sql)}
 
     def count(self, rows: str) -> int:
         """Return how many rows ClickHouse has of `table WHERE condition`."""
-        return int(self._warm(f"SELECT count() AS n FROM {rows}")[0]["n"])
+        return int(self.query(f"SELECT count() AS n FROM {rows}")[0]["n"])
 
-    def _warm(self, sql: str) -> list[dict[str, Any]]:
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Return the rows of a question to ClickHouse."""
         warm = self.home.run_file()["warm"]
         with WarmReader(Endpoint(warm["url"], warm["reader_user"], warm["reader_password"])) as reader:
-            return reader.arrow(sql).to_pylist()
+            rows: list[dict[str, Any]] = reader.arrow(sql).to_pylist()
+        return rows
 
     def wait_until(self, true: Callable[[], bool], what: str, seconds: float) -> None:
         """Poll until a condition holds, while all processes live."""
