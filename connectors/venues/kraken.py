@@ -18,32 +18,17 @@ from typing import Final
 
 import orjson
 
-from connectors.venues import kraken_rest, scan
-from connectors.venues.base import Venue
-from connectors.venues.columns import TRADES, UNREAD, WANTED, Bytes, Columns, Frames, Symbols, texts
+from connectors.venues import kraken_rest
+from connectors.venues.columns import texts
 from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, PageRequest, RestError, RestRules, Subscription, Wanted
 from connectors.venues.kraken_rest import OLD_NAMES
-from connectors.venues.reading import Item, Items, ReadTrade
+from connectors.venues.layout import Layout, TableReader
+from connectors.venues.reading import Item, Items
 from connectors.venues.routing import route_of
-from connectors.venues.scan import (
-    ABSENT,
-    NO_TIME,
-    NUMBER,
-    TEXT,
-    Spans,
-    decimal,
-    integer,
-    is_text,
-    literal,
-    rfc3339,
-    scan_object,
-    spans_for,
-    symbol_code,
-)
+from connectors.venues.scan_layout import RFC3339
 from connectors.venues.symbols import spellings, split
-from connectors.venues.text import NumberText, Unusable, mantissa, rfc3339_us, shown, whole
+from connectors.venues.text import Unusable, shown
 from market.instrument import Instrument
-from market.jit import compiled_scan
 
 CHANNELS: Final = frozenset(("book", "ticker", "ohlc", "instrument", "level3", "status", "heartbeat", "executions", "balances"))
 METHODS: Final = frozenset(("subscribe", "unsubscribe", "pong", "ping"))
@@ -58,93 +43,8 @@ _MONEY: Final = frozenset(("USD", "EUR", "GBP", "CAD", "JPY", "AUD"))
 _QUIET_STARTS: Final = (b'{"channel":"trade",', b'{"channel":"heartbeat"')
 _PAIR: Final = re.compile(r"[A-Z0-9.]+/[A-Z0-9.]+")
 
-_SYMBOL, _SIDE, _PRICE, _QTY, _ORD_TYPE, _ID, _TIME = range(7)
-_KEYS: Final = scan.names("symbol", "side", "price", "qty", "ord_type", "trade_id", "timestamp")
-_UPDATE: Final = scan.plain('{"channel":"trade","type":"update","data":[')
-_SNAPSHOT: Final = scan.plain('{"channel":"trade","type":"snapshot","data":[')
-_NEXT: Final = scan.plain(",")
-_END: Final = scan.plain("]}")
-_BUY: Final = scan.plain("buy")
-_SELL: Final = scan.plain("sell")
-_MARKET: Final = scan.plain("market")
-_LIMIT: Final = scan.plain("limit")
 
-
-@compiled_scan
-def _trade(data: Bytes, spans: Spans, out: Columns, n: int) -> bool:
-    # Read the fields of one trade of the record's own symbol into out[n].
-    if (
-        spans[_SIDE, 0] != TEXT
-        or spans[_PRICE, 0] != NUMBER
-        or spans[_QTY, 0] != NUMBER
-        or spans[_ID, 0] != NUMBER
-        or spans[_TIME, 0] != TEXT
-    ):
-        return False
-    out.is_buy[n] = is_text(data, spans[_SIDE, 1], spans[_SIDE, 2], _BUY)
-    if not out.is_buy[n] and not is_text(data, spans[_SIDE, 1], spans[_SIDE, 2], _SELL):
-        return False
-    out.vendor[n] = 0
-    if spans[_ORD_TYPE, 0] != ABSENT:
-        if spans[_ORD_TYPE, 0] != TEXT:
-            return False
-        if is_text(data, spans[_ORD_TYPE, 1], spans[_ORD_TYPE, 2], _LIMIT):
-            out.vendor[n] = 1
-        elif is_text(data, spans[_ORD_TYPE, 1], spans[_ORD_TYPE, 2], _MARKET):
-            out.vendor[n] = 2
-        else:
-            return False
-    out.trade_id[n] = integer(data, spans[_ID, 1], spans[_ID, 2])
-    out.time_us[n] = out.event_us[n] = rfc3339(data, spans[_TIME, 1], spans[_TIME, 2])
-    if out.trade_id[n] < 0 or out.time_us[n] == NO_TIME:
-        return False
-    return decimal(data, spans[_PRICE, 1], spans[_PRICE, 2], out.price, n) and decimal(
-        data, spans[_QTY, 1], spans[_QTY, 2], out.quantity, n
-    )
-
-
-@compiled_scan
-def _frame(frames: Frames, row: int, symbols: Symbols, out: Columns, first: int, spans: Spans) -> int:
-    # Read one frame into out[first:]; returns the number of trades, 0 if it must be read the slow way.
-    data, start, end = frames.data, int(frames.starts[row]), int(frames.starts[row + 1])
-    at = literal(data, start, end, _UPDATE)
-    is_snapshot = at < 0
-    if is_snapshot:
-        at = literal(data, start, end, _SNAPSHOT)
-    key = int(frames.codes[row])
-    n = first
-    while True:
-        at = scan_object(data, at, end, _KEYS, spans)
-        if at < 0 or spans[_SYMBOL, 0] != TEXT or n >= len(out.row):
-            return 0
-        code = symbol_code(data, spans[_SYMBOL, 1], spans[_SYMBOL, 2], symbols, key)
-        if code < 0:
-            return 0
-        if code == key:
-            if not _trade(data, spans, out, n):
-                return 0
-            out.row[n], out.symbol[n], out.is_snapshot[n] = row, code, is_snapshot
-            n += 1
-        following = literal(data, at, end, _NEXT)
-        if following < 0:
-            break
-        at = following
-    return n - first if literal(data, at, end, _END) == end else 0
-
-
-@compiled_scan
-def scan_frames(frames: Frames, symbols: Symbols, out: Columns, spans: Spans) -> int:
-    """Read the frames of known layouts into `out` and mark each frame's status; returns the number of trades."""
-    n = 0
-    for row in range(len(frames.status)):
-        if frames.status[row] == WANTED:
-            count = _frame(frames, row, symbols, out, n, spans)
-            frames.status[row] = TRADES if count > 0 else UNREAD
-            n += count
-    return n
-
-
-class Kraken(Venue):
+class Kraken(TableReader):
     """Kraken spot."""
 
     exchange = "kraken"
@@ -158,6 +58,19 @@ class Kraken(Venue):
         '{"channel":"heartbeat"}',
     )
     route = route_of((('{"channel":"trade",', "trade"),), "symbol")
+    layout = Layout(
+        frames=('{"channel":"trade","type":"<update|snapshot>","data":<[]>}',),
+        texts=frozenset(("symbol", "side", "ord_type", "timestamp")),
+        symbol="symbol",
+        id="trade_id",
+        time="timestamp",
+        price="price",
+        quantity="qty",
+        side="side",
+        buy="buy",
+        sell="sell",
+        unit_us=RFC3339,
+    )
     feed = FeedRules(
         websocket_url="wss://ws.kraken.com/v2",
         symbols_per_connection=250,
@@ -174,10 +87,6 @@ class Kraken(Venue):
         requests=Limit(1, 1.0),  # about one a second per address; the figure is not published
         wholly_by_time=True,
     )
-
-    def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
-        """Read the layouts shown above."""
-        return scan_frames(frames, symbols, out, spans_for(_KEYS))
 
     def aliases(self, canonical: str) -> tuple[str, ...]:
         """Return `BTC/USD`, `XBT/USD`, `XBTUSD`, `XXBTZUSD` and the like."""
@@ -209,27 +118,12 @@ class Kraken(Venue):
             raise Unusable("bad_frame", f"type {shown(kind)}")
         if not isinstance(trades, list):
             raise Unusable("bad_frame", f"data is not a list: {shown(trades)}")
-        return [_item(trade, is_snapshot=kind == "snapshot") for trade in trades]
-
-    def read(self, item: Item) -> ReadTrade:
-        """Return one trade of the list."""
-        fields = item.fields
-        number = whole(fields.get("trade_id"))
-        if number is None:
-            raise Unusable("bad_trade_id", f"trade_id {shown(fields.get('trade_id'))}")
-        price, quantity = mantissa(fields.get("price"), NumberText, "price"), mantissa(fields.get("qty"), NumberText, "quantity")
-        time = self.time_us(item)
-        if time is None:
-            raise Unusable("bad_time", f"timestamp {shown(fields.get('timestamp'))}")
-        side = fields.get("side")
-        if side not in ("buy", "sell"):
-            raise Unusable("bad_side", f"side {shown(side)}")
-        return ReadTrade(number, time, None, side == "buy", price, quantity, fields.get("ord_type"))
+        return [self.trade(trade, is_snapshot=kind == "snapshot") for trade in trades]
 
     def time_us(self, item: Item) -> int | None:
         """Return `timestamp` in µs; REST rows have seconds there."""
         stamp = item.fields.get("timestamp")
-        return kraken_rest.seconds_us(stamp) if isinstance(stamp, kraken_rest.Seconds) else rfc3339_us(stamp)
+        return kraken_rest.seconds_us(stamp) if isinstance(stamp, kraken_rest.Seconds) else super().time_us(item)
 
     def page_request(self, instrument: Instrument, wanted: Wanted) -> PageRequest:
         """Return the request for a page by time."""
@@ -307,12 +201,6 @@ def _status(document: dict[str, object]) -> Notice | None:
     states = [part.get("system") for part in data if isinstance(part, dict)] if isinstance(data, list) else []
     other = [str(state) for state in states if state not in ("online", None)]
     return Notice(NoticeKind.ERROR, detail=f"system {other[0]}") if other else None
-
-
-def _item(trade: object, *, is_snapshot: bool) -> Item | Unusable:
-    if not isinstance(trade, dict):
-        return Unusable("bad_frame", f"a trade is not an object: {shown(trade)}")
-    return Item(trade, trade.get("symbol"), is_snapshot=is_snapshot)
 
 
 def _is_known(name: object, known: frozenset[str]) -> bool:

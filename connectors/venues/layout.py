@@ -30,9 +30,9 @@ class Layout:
     """Where a trade's values stand; the syntax of `frames` is told in `scan_layout`.
 
     `others`: frequent frames without trades, in the same syntax. `texts`: fields that are JSON strings, the others are numbers.
-    `symbol`: empty where only the record's key names it. `buy`, `sell`: what `side` says of the taker; numbers as they are
-    written. `event`: the frame's own time. `unit_us`: how times are written: `MS`, `US` or `RFC3339`. `fixed`: a field (a
-    string) that must say `fixed_text`; `fixed_must`: and may not be missing.
+    `symbol`: empty where only the record's key names it. `buy`, `sell`: what `side` says where the taker bought or sold; numbers
+    as they are written. `event`: the frame's own time, a hole of `frames`. `unit_us`: how times are written: `MS`, `US` or
+    `RFC3339`. `fixed`: a field (a string) that must say `fixed_text`; `fixed_must`: and may not be missing.
     """
 
     frames: tuple[str, ...]
@@ -54,34 +54,23 @@ class Layout:
     ids_are_uuids: bool = False
 
 
-class TableVenue(Venue):
-    """A venue whose trades are read by a table.
+class TableReader(Venue):
+    """A venue whose trades are read by a table, and whose control documents are its own matter.
 
-    `control_marks`: a frame without any of these says nothing to a feed. `answers_by_number`: replies repeat the number of
-    the request; else they come in the order of the requests.
+    Its `vendor_field` is one of a trade's own, under the venue's name for it.
     """
 
     layout: ClassVar[Layout]
-    control_marks: ClassVar[tuple[bytes, ...]]
-    answers_by_number: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
         table = self.layout
-        named = (table.symbol, table.id, table.time, table.price, table.quantity, table.side, table.event, table.fixed)
+        named = (table.symbol, table.id, table.time, table.price, table.quantity, table.side, table.event, table.fixed, self.vendor_field)
         fields = {role: name for role, name in zip(ROLES, named, strict=True) if name}
-        words = (table.buy, table.sell, table.fixed_text)
+        words = (table.buy, table.sell, table.fixed_text, *self.vendor_words)
         self._program = program(
             table.frames, table.others, fields, table.texts, words, table.unit_us, must=table.fixed_must, uuids=table.ids_are_uuids
         )
-
-    @abstractmethod
-    def said(self, document: object) -> Notice | None:
-        """Return what a control document says to a feed."""
-
-    @abstractmethod
-    def request(self, symbols: list[str], number: int, *, subscribe: bool) -> object | None:
-        """Return the document that begins or ends the subscription of these venue symbols; None: it cannot be said."""
 
     def scan(self, frames: Frames, symbols: Symbols, out: Columns) -> int:
         """Read the layout's frames."""
@@ -119,7 +108,8 @@ class TableVenue(Venue):
         side = fields.get(table.side)
         if type(side) is not self._kind(table.side) or side not in (table.buy, table.sell):
             raise Unusable("bad_side", f"{table.side} {shown(side)}")
-        return ReadTrade(number, time, item.event_us, side == table.buy, price, quantity, id_tail=tail)
+        word = fields.get(self.vendor_field) if self.vendor_field is not None else None
+        return ReadTrade(number, time, item.event_us, side == table.buy, price, quantity, word, tail)
 
     def time_us(self, item: Item) -> int | None:
         """Return the trade's time in µs."""
@@ -133,6 +123,38 @@ class TableVenue(Venue):
             return rfc3339_us(value)
         number = (digits(value) if type(value) is str else None) if name in self.layout.texts else whole(value)
         return number * unit if number is not None and number < LATEST_US // unit else None
+
+    def _identifier(self, item: Item) -> tuple[int | None, int]:
+        value = item.fields.get(self.layout.id)
+        if self.layout.id not in self.layout.texts:
+            return whole(value), NO_TAIL
+        if type(value) is not str:
+            return None, NO_TAIL
+        if self.layout.ids_are_uuids:
+            return uuid_halves(value) or (None, NO_TAIL)
+        return digits(value), NO_TAIL
+
+    def _kind(self, name: str) -> type[str]:
+        return str if name in self.layout.texts else NumberText
+
+
+class TableVenue(TableReader):
+    """A venue whose trades are read by a table, and of whose control documents only `said` and `request` are its own.
+
+    `control_marks`: a frame without any of these says nothing to a feed. `answers_by_number`: replies repeat the number of
+    the request; else they come in the order of the requests.
+    """
+
+    control_marks: ClassVar[tuple[bytes, ...]]
+    answers_by_number: ClassVar[bool] = False
+
+    @abstractmethod
+    def said(self, document: object) -> Notice | None:
+        """Return what a control document says to a feed."""
+
+    @abstractmethod
+    def request(self, symbols: list[str], number: int, *, subscribe: bool) -> object | None:
+        """Return the document that begins or ends the subscription of these venue symbols; None: it cannot be said."""
 
     def confirmed_by(self, frame: bytes, instruments: Instruments) -> list[str]:
         """Return the canonical listed symbols that a control frame confirms by their names."""
@@ -165,16 +187,3 @@ class TableVenue(Venue):
             document = self.request([one.venue_symbol for one in some], number, subscribe=subscribe)
             if document is not None:
                 yield Subscription(orjson.dumps(document).decode(), some, number if self.answers_by_number else None)
-
-    def _identifier(self, item: Item) -> tuple[int | None, int]:
-        value = item.fields.get(self.layout.id)
-        if self.layout.id not in self.layout.texts:
-            return whole(value), NO_TAIL
-        if type(value) is not str:
-            return None, NO_TAIL
-        if self.layout.ids_are_uuids:
-            return uuid_halves(value) or (None, NO_TAIL)
-        return digits(value), NO_TAIL
-
-    def _kind(self, name: str) -> type[str]:
-        return str if name in self.layout.texts else NumberText

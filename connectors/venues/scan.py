@@ -86,6 +86,32 @@ def literal(data: Bytes, at: int, end: int, text: Bytes) -> int:
 
 
 @compiled_scan
+def _eight(text: Bytes, at: int) -> int:
+    # Eight bytes as one number: the machine loads them at once, since no place is negative.
+    word = 0
+    for k in range(_WORD_BYTES):
+        word |= int(np.int64(text[np.uintp(at + k)])) << (8 * k)
+    return word
+
+
+@compiled_scan
+def excerpt(data: Bytes, at: int, end: int, text: Bytes, first: int, last: int) -> int:
+    """Return the position after `text[first:last]`, which must stand at `at`."""
+    length = last - first
+    if at < 0 or at + length > end:
+        return FAILED
+    if length < _WORD_BYTES:
+        for k in range(length):
+            if data[at + k] != text[first + k]:
+                return FAILED
+        return at + length
+    for k in range(0, length - _WORD_BYTES, _WORD_BYTES):
+        if _eight(data, at + k) != _eight(text, first + k):
+            return FAILED
+    return at + length if _eight(data, at + length - _WORD_BYTES) == _eight(text, last - _WORD_BYTES) else FAILED
+
+
+@compiled_scan
 def is_text(data: Bytes, start: int, stop: int, text: Bytes) -> bool:
     """Return whether exactly `text` stands between two positions."""
     return stop - start == len(text) and literal(data, start, stop, text) == stop
@@ -95,15 +121,8 @@ def is_text(data: Bytes, start: int, stop: int, text: Bytes) -> bool:
 def _any_of(data: Bytes, at: int, end: int, table: Texts) -> bool:
     # Whether one of the texts stands at a position.
     for k in range(len(table.starts) - 1):
-        first, last = table.starts[k], table.starts[k + 1]
-        if at + last - first <= end:
-            same = True
-            for j in range(first, last):
-                if data[at + j - first] != table.data[j]:
-                    same = False
-                    break
-            if same:
-                return True
+        if excerpt(data, at, end, table.data, int(table.starts[k]), int(table.starts[k + 1])) >= 0:
+            return True
     return False
 
 

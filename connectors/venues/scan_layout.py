@@ -1,9 +1,12 @@
 """One compiled scanner for every venue whose frames can be told as a table: what stands around trades, and their fields.
 
 A frame is a text with holes. `<~>` is any plain text (up to its quote), `<#>` any number, `<sign>` an optional minus, `<{}>`
-one trade as a flat object, `<[]>` a list of them, and `<name>` the value of a trade's field that stands in the frame:
+one trade as a flat object, `<[]>` a list of them, and `<name>` the value of a trade's field that stands in the frame. `<one|other>`
+is one of two words: after the other one, the trades of the next list are past ones. What stands between `<(>` and `<,)>` may come
+again after a comma:
 
     {"topic":"publicTrade.<~>","ts":<ts>,"type":"snapshot","data":<[]>}
+    {"timestamp":"<timestamp>","events":[<(>{"type":"<update|snapshot>","trades":<[]>}<,)>]}
 
 Objects may carry keys that are not named here, in any order. Whatever does not fit exactly is left to the complete reader.
 """
@@ -26,6 +29,7 @@ from connectors.venues.scan import (
     Names,
     Spans,
     decimal,
+    excerpt,
     integer,
     number_end,
     rfc3339,
@@ -34,7 +38,7 @@ from connectors.venues.scan import (
     text_end,
 )
 from market.jit import compiled_scan
-from market.trade import NO_TAIL, Bools, Int64s
+from market.trade import NO_TAIL, Int64s
 
 LATEST_US: Final = 10**16  # a time at or past it is none
 
@@ -43,14 +47,15 @@ MS: Final = 1000
 US: Final = 1
 RFC3339: Final = 0
 
-# What a trade is made of. FIXED: a field that must hold a given text.
-ROLES: Final = ("symbol", "id", "time", "price", "quantity", "side", "event", "fixed")
-_SYMBOL, _ID, _TIME, _PRICE, _QUANTITY, _SIDE, _EVENT, _FIXED = range(len(ROLES))
-_ROLE_COUNT: Final = len(ROLES)
+# What a trade is made of. FIXED: a field that must hold a given text. WORD: the venue's extra field, which may be missing.
+ROLES: Final = ("symbol", "id", "time", "price", "quantity", "side", "event", "fixed", "word")
+_SYMBOL, _ID, _TIME, _PRICE, _QUANTITY, _SIDE, _EVENT, _FIXED, _WORD = range(len(ROLES))
+_NEEDED: Final = (_ID, _TIME, _PRICE, _QUANTITY, _SIDE)
 
-# What stands at a place of a frame.
-_LITERAL, _TEXT_HOLE, _NUMBER_HOLE, _SIGN, _OBJECT, _LIST = range(6)
-_NOWHERE: Final = _ROLE_COUNT  # the row of `spans` for values that nobody wants
+# What stands after a plain part of a frame.
+_NOTHING, _EITHER, _AGAIN, _TEXT_HOLE, _NUMBER_HOLE, _SIGN, _OBJECT, _LIST = range(8)
+_HOLES: Final = {"": _NOTHING, "(": _NOTHING, "~": _TEXT_HOLE, "#": _NUMBER_HOLE, "sign": _SIGN, "{}": _OBJECT, "[]": _LIST}
+_NOWHERE: Final = len(ROLES)  # the row of `spans` for values that nobody wants
 _NO_KEY: Final = "\x01"  # cannot be written in JSON without an escape
 _HOLE: Final = re.compile(r"<([^<>]+)>")
 
@@ -61,13 +66,18 @@ _LIST_END: Final = 93
 _ID_DIGITS: Final = 18  # any number of so many digits fits
 _ID_LIMIT: Final = 2**63 - 1
 
+# The rows of `Program.words`: what a buy, a sale and the fixed field say, then what the extra field mostly says.
+_BUY, _SELL, _FIXED_TEXT, _FIRST_WORD = range(4)
+
 
 class Program(NamedTuple):
-    """A layout as the scanner reads it; row k of `steps` is (what, first, last), frame k its rows from `frames[k]` on.
+    """A layout as the scanner reads it.
 
-    The first `trade_frames` of them hold trades. `kinds`: the kind of value of each role, `ABSENT` for those a layout does
-    without. `in_frame`: it stands around the trade's object. `words`: where in `text` those of a buy, of a sale and of the
-    fixed field stand. `must`: the fixed field may not be missing. `uuids`: ids are no numbers.
+    Row k of `steps` is a plain part of a frame (first, last in `text`), what stands after it, and of which role, word or step that
+    is. Frame k has the rows from `frames[k]` on; the first `trade_frames` of them hold trades. `kinds`: the kind of value of each
+    role, `ABSENT` for those a layout does without; `around`: those that stand around a trade's object, `needed`: those that every
+    trade has. `words`: where in `text` each word stands, the first `own_words` being those of trades. `must`: the fixed field may
+    not be missing. `uuids`: ids are no numbers.
     """
 
     steps: Int64s
@@ -76,8 +86,10 @@ class Program(NamedTuple):
     text: Bytes
     keys: Names
     kinds: Int64s
-    in_frame: Bools
+    around: Int64s
+    needed: Int64s
     words: Int64s
+    own_words: int
     unit_us: int
     must: bool
     uuids: bool
@@ -99,7 +111,7 @@ def program(
     others: Sequence[str],
     fields: Mapping[str, str],
     texts: frozenset[str],
-    words: tuple[str, str, str],
+    words: Sequence[str],
     unit_us: int,
     *,
     must: bool,
@@ -112,27 +124,36 @@ def program(
         others: frames without trades, with holes.
         fields: field name by role; roles may be missing.
         texts: the fields that are JSON strings; the others are numbers.
-        words: what the side says of a buy and of a sale, what the fixed field says.
+        words: what the side says of a buy and of a sale, what the fixed field says, what the extra field mostly says.
         unit_us: how times are written: `MS`, `US` or `RFC3339`.
         must: the fixed field may not be missing.
         uuids: ids are UUIDs.
+
+    Raises:
+        ValueError: the event's field is no hole of the frames.
     """
     text = _Texts()
     roles = {fields[role]: k for k, role in enumerate(ROLES) if role in fields}
-    steps: list[tuple[int, int, int]] = []
-    starts, placed = [0], set()
+    spans = [text.add(word) for word in words]
+    steps: list[tuple[int, int, int, int]] = []
+    starts, placed, again = [0], set(), 0
     for frame in (*frames, *others):
-        for k, part in enumerate(_HOLE.split(frame)):
-            if k % 2 == 0:
-                steps.append((_LITERAL, *text.add(part)))
-            else:
-                what = _hole(part, roles, texts)
-                placed |= {what[1]} - {_NOWHERE}
-                steps.append(what)
+        parts = [*_HOLE.split(frame), ""]
+        for plain, hole in zip(parts[::2], parts[1::2], strict=True):
+            what, which = _HOLES.get(hole, _TEXT_HOLE if hole in texts else _NUMBER_HOLE), roles.get(hole, _NOWHERE)
+            placed |= {which} - {_NOWHERE}
+            if "|" in hole:
+                what, which = _EITHER, len(spans)
+                spans += [text.add(word) for word in hole.split("|")]
+            elif hole == ",)":
+                what, which = _AGAIN, again
+            steps.append((*text.add(plain), what, which))
+            again = len(steps) if hole == "(" else again
         starts.append(len(steps))
+    if "event" in fields and _EVENT not in placed:
+        raise ValueError(f"the frame's own time, {fields['event']}, is no hole of {frames}")
     names = [_NO_KEY if k in placed else fields.get(role, _NO_KEY) for k, role in enumerate(ROLES)]
     kinds = [ABSENT if role not in fields else TEXT if fields[role] in texts else NUMBER for role in ROLES]
-    spans = np.array([text.add(word) for word in words], np.int64)
     return Program(
         steps=np.array(steps, np.int64),
         frames=np.array(starts, np.int64),
@@ -140,33 +161,14 @@ def program(
         text=np.frombuffer(text.body, np.uint8),
         keys=scan.names(*names),
         kinds=np.array(kinds, np.int64),
-        in_frame=np.array([k in placed for k in range(_ROLE_COUNT)], np.bool_),
-        words=spans,
+        around=np.array(sorted(placed - {_EVENT}), np.int64),
+        needed=np.array(_NEEDED, np.int64),
+        words=np.array(spans, np.int64),
+        own_words=len(words),
         unit_us=unit_us,
         must=must,
         uuids=uuids,
     )
-
-
-def _hole(name: str, roles: Mapping[str, int], texts: frozenset[str]) -> tuple[int, int, int]:
-    if name in ("{}", "[]"):
-        return (_OBJECT if name == "{}" else _LIST), _NOWHERE, 0
-    if name in ("~", "#"):
-        return (_TEXT_HOLE if name == "~" else _NUMBER_HOLE), _NOWHERE, 0
-    if name == "sign":
-        return _SIGN, roles[name], 0
-    return (_TEXT_HOLE if name in texts else _NUMBER_HOLE), roles[name], 0
-
-
-@compiled_scan
-def _same(data: Bytes, at: int, end: int, text: Bytes, first: int, last: int) -> int:
-    # Position after `text[first:last]`, which must stand at `at`.
-    if at < 0 or at + last - first > end:
-        return FAILED
-    for k in range(last - first):
-        if data[at + k] != text[first + k]:
-            return FAILED
-    return at + last - first
 
 
 @compiled_scan
@@ -174,7 +176,7 @@ def _says(data: Bytes, spans: Spans, role: int, layout: Program, word: int) -> b
     # Whether a value is exactly a word of the layout.
     first, last = layout.words[word, 0], layout.words[word, 1]
     start, stop = spans[role, 1], spans[role, 2]
-    return stop - start == last - first and _same(data, start, stop, layout.text, first, last) == stop
+    return stop - start == last - first and excerpt(data, start, stop, layout.text, first, last) == stop
 
 
 @compiled_scan
@@ -243,44 +245,43 @@ def _hole_end(data: Bytes, at: int, end: int, what: int, spans: Spans, role: int
 
 
 @compiled_scan
-def _whose(data: Bytes, symbols: Symbols, layout: Program, spans: Spans, holes: Spans, key: int) -> int:
-    # The instrument of the trade in `spans`, completed from `holes`; `FAILED` if a value is of another kind than it should be.
-    for role in range(_ROLE_COUNT):
-        if layout.in_frame[role]:
-            spans[role, 0], spans[role, 1], spans[role, 2] = holes[role, 0], holes[role, 1], holes[role, 2]
-        if role != _FIXED and layout.kinds[role] != ABSENT and spans[role, 0] != layout.kinds[role]:
-            return FAILED
-    if layout.kinds[_SYMBOL] == ABSENT:
-        return key
-    return symbol_code(data, spans[_SYMBOL, 1], spans[_SYMBOL, 2], symbols, key)
-
-
-@compiled_scan
 def _side(data: Bytes, layout: Program, spans: Spans) -> int:
     # 1 if the taker bought, 0 if it sold; `FAILED` also if the fixed field says something else.
     there = spans[_FIXED, 0] != ABSENT
     if layout.kinds[_FIXED] != ABSENT and (layout.must or there) and not (there and spans[_FIXED, 0] == layout.kinds[_FIXED]):
         return FAILED
-    if layout.kinds[_FIXED] != ABSENT and there and not _says(data, spans, _FIXED, layout, 2):
+    if layout.kinds[_FIXED] != ABSENT and there and not _says(data, spans, _FIXED, layout, _FIXED_TEXT):
         return FAILED
-    if _says(data, spans, _SIDE, layout, 0):
+    if _says(data, spans, _SIDE, layout, _BUY):
         return 1
-    return 0 if _says(data, spans, _SIDE, layout, 1) else FAILED
+    return 0 if _says(data, spans, _SIDE, layout, _SELL) else FAILED
+
+
+@compiled_scan
+def _word(data: Bytes, layout: Program, spans: Spans) -> int:
+    # Number of the word in the extra field, from 1; 0 without one, `FAILED` for an unusual one.
+    if layout.kinds[_WORD] == ABSENT or spans[_WORD, 0] == ABSENT:
+        return 0
+    for word in range(_FIRST_WORD, layout.own_words):
+        if spans[_WORD, 0] == TEXT and _says(data, spans, _WORD, layout, word):
+            return word - _FIRST_WORD + 1
+    return FAILED
 
 
 @compiled_scan
 def _trade(data: Bytes, layout: Program, spans: Spans, out: Columns, n: int) -> bool:
     # Read the fields of one trade of the record's own symbol into out[n].
-    side = _side(data, layout, spans)
-    out.is_buy[n] = side == 1
+    for role in layout.needed:
+        if spans[role, 0] != layout.kinds[role]:
+            return False
+    side, word = _side(data, layout, spans), _word(data, layout, spans)
+    out.is_buy[n], out.is_snapshot[n], out.vendor[n] = side == 1, False, word
     if layout.uuids:
         out.trade_id[n], out.id_tail[n] = _uuid(data, spans[_ID, 1], spans[_ID, 2])
     else:
         out.trade_id[n] = _identifier(data, spans[_ID, 1], spans[_ID, 2])
-    out.time_us[n] = _time_us(data, spans, _TIME, layout.unit_us)
-    out.event_us[n] = out.time_us[n] if layout.kinds[_EVENT] == ABSENT else _time_us(data, spans, _EVENT, layout.unit_us)
-    out.is_snapshot[n], out.vendor[n] = False, 0
-    if side < 0 or out.trade_id[n] < 0 or out.time_us[n] < 0 or out.event_us[n] < 0:
+    out.time_us[n] = out.event_us[n] = _time_us(data, spans, _TIME, layout.unit_us)
+    if side < 0 or word < 0 or out.trade_id[n] < 0 or out.time_us[n] < 0:
         return False
     return decimal(data, spans[_PRICE, 1], spans[_PRICE, 2], out.price, n) and decimal(
         data, spans[_QUANTITY, 1], spans[_QUANTITY, 2], out.quantity, n
@@ -290,14 +291,19 @@ def _trade(data: Bytes, layout: Program, spans: Spans, out: Columns, n: int) -> 
 @compiled_scan
 def _take(frames: Frames, row: int, symbols: Symbols, layout: Program, spans: Spans, holes: Spans, out: Columns, n: int) -> int:
     # Read one trade into out[n] if it is of the record's own symbol: 1 if it is, 0 if not, `FAILED` for the complete reader.
-    key = int(frames.codes[row])
-    code = _whose(frames.data, symbols, layout, spans, holes, key)
+    for role in layout.around:
+        spans[role, 0], spans[role, 1], spans[role, 2] = holes[role, 0], holes[role, 1], holes[role, 2]
+    data, key = frames.data, int(frames.codes[row])
+    code = key
+    if layout.kinds[_SYMBOL] != ABSENT:
+        there = spans[_SYMBOL, 0] == layout.kinds[_SYMBOL]
+        code = symbol_code(data, spans[_SYMBOL, 1], spans[_SYMBOL, 2], symbols, key) if there else FAILED
     if code < 0 or n >= len(out.row):
         return FAILED
     if code != key:
         return 0
     out.row[n], out.symbol[n] = row, code
-    return 1 if _trade(frames.data, layout, spans, out, n) else FAILED
+    return 1 if _trade(data, layout, spans, out, n) else FAILED
 
 
 @compiled_scan
@@ -306,7 +312,7 @@ def _list(
 ) -> tuple[int, int]:
     # Read the trades of a list; returns the position after it, and how far `out` is filled.
     data, end = frames.data, int(frames.starts[row + 1])
-    if at >= end or data[at] != _LIST_START:
+    if at < 0 or at >= end or data[at] != _LIST_START:
         return FAILED, n
     while True:
         at = scan_object(data, at + 1, end, layout.keys, spans)
@@ -321,32 +327,56 @@ def _list(
 
 
 @compiled_scan
+def _either(data: Bytes, at: int, end: int, layout: Program, word: int) -> tuple[int, bool]:
+    # Position after one of two words, and whether it is the other one.
+    after = excerpt(data, at, end, layout.text, layout.words[word, 0], layout.words[word, 1])
+    if after >= 0:
+        return after, False
+    return excerpt(data, at, end, layout.text, layout.words[word + 1, 0], layout.words[word + 1, 1]), True
+
+
+@compiled_scan
+def _stamped(data: Bytes, layout: Program, holes: Spans, out: Columns, first: int, n: int) -> bool:
+    # Write the frame's own time, if it has one, to the trades out[first:n]; returns whether it can be read.
+    if layout.kinds[_EVENT] == ABSENT or n == first:
+        return True
+    event_us = _time_us(data, holes, _EVENT, layout.unit_us)
+    for trade in range(first, n):
+        out.event_us[trade] = event_us
+    return event_us >= 0
+
+
+@compiled_scan
 def _frame(
-    frames: Frames, row: int, symbols: Symbols, layout: Program, which: int, spans: Spans, holes: Spans, out: Columns, first: int
+    frames: Frames, row: int, symbols: Symbols, layout: Program, form: int, spans: Spans, holes: Spans, out: Columns, first: int
 ) -> tuple[bool, int]:
     # Read one frame of one form into out[first:]; returns whether it is of that form, and the number of trades.
     data, end = frames.data, int(frames.starts[row + 1])
     at, n = int(frames.starts[row]), first
-    what = _LITERAL
-    is_list = False
-    for step in range(layout.frames[which], layout.frames[which + 1]):
-        what = layout.steps[step, 0]
-        if what == _LITERAL:
-            at = _same(data, at, end, layout.text, layout.steps[step, 1], layout.steps[step, 2])
-        elif what == _OBJECT:
+    step, last = int(layout.frames[form]), int(layout.frames[form + 1])
+    is_list = is_past = False
+    while step < last and at >= 0:
+        at = excerpt(data, at, end, layout.text, layout.steps[step, 0], layout.steps[step, 1])
+        what, which = layout.steps[step, 2], layout.steps[step, 3]
+        step += 1
+        if what == _OBJECT:
             at = scan_object(data, at, end, layout.keys, spans)
         elif what == _LIST:
-            is_list = True
+            is_list, begin = True, n
             at, n = _list(frames, row, symbols, layout, at, spans, holes, out, n)
-        else:
-            at = _hole_end(data, at, end, what, holes, layout.steps[step, 1])
-        if at < 0:
-            return False, 0
+            for trade in range(begin, n):
+                out.is_snapshot[trade] = is_past
+        elif what == _EITHER:
+            at, is_past = _either(data, at, end, layout, which)
+        elif what == _AGAIN and 0 <= at < end and data[at] == _COMMA:
+            at, step = at + 1, which
+        elif what > _AGAIN and at >= 0:
+            at = _hole_end(data, at, end, what, holes, which)
     if at != end:
         return False, 0
-    if which < layout.trade_frames and not is_list:
+    if form < layout.trade_frames and not is_list:
         n += max(_take(frames, row, symbols, layout, spans, holes, out, n), 0)
-    return True, n - first
+    return True, n - first if _stamped(data, layout, holes, out, first, n) else 0
 
 
 @compiled_scan
@@ -356,10 +386,10 @@ def scan_frames(frames: Frames, symbols: Symbols, layout: Program, spans: Spans,
     for row in range(len(frames.status)):
         if frames.status[row] == WANTED:
             frames.status[row] = UNREAD
-            for which in range(len(layout.frames) - 1):
-                fits, count = _frame(frames, row, symbols, layout, which, spans, holes, out, n)
+            for form in range(len(layout.frames) - 1):
+                fits, count = _frame(frames, row, symbols, layout, form, spans, holes, out, n)
                 if fits:
-                    frames.status[row] = TRADES if count > 0 else CONTROL if which >= layout.trade_frames else UNREAD
+                    frames.status[row] = TRADES if count > 0 else CONTROL if form >= layout.trade_frames else UNREAD
                     n += count
                     break
     return n

@@ -5,19 +5,17 @@ from decimal import Decimal
 import pytest
 
 from connectors.venues.registry import VENUES, build_instruments
+from market.trade import Decoded
 from tests import frames as f
-from tests.decoding import assert_accounted, decode_slowly, rejects, rows
+from tests.decoding import rejects, rows
+from tests.recorded import decode_frames
 
 COINBASE = VENUES["coinbase"]
 LISTED = build_instruments("coinbase", ["BTC/USD", "ETH/USD"])
 
 
-def decode(frames: list[bytes], key: str = "BTC-USD"):  # noqa: ANN201
-    batch = f.raw_batch("coinbase", frames, key)
-    decoded, slow = COINBASE.decode(batch, LISTED), decode_slowly(COINBASE, batch, LISTED)
-    assert_accounted(decoded, len(frames))
-    assert (rows(decoded.trades), decoded.rejected, decoded.control_frames) == (rows(slow.trades), slow.rejected, slow.control_frames)
-    return decoded
+def decode(frames: list[bytes], key: str = "BTC-USD") -> Decoded:
+    return decode_frames("coinbase", LISTED, frames, key)
 
 
 def trade(trade_id: int = 1068572091, **more: object) -> f.T:

@@ -5,20 +5,18 @@ from decimal import Decimal
 import pytest
 
 from connectors.venues.registry import VENUES, build_instruments
+from market.trade import Decoded
 from tests import frames as f
-from tests.decoding import assert_accounted, decode_slowly, rejects, rows
+from tests.decoding import rejects, rows
+from tests.recorded import decode_frames
 
 KRAKEN = VENUES["kraken"]
 LISTED = build_instruments("kraken", ["BTC/USD", "ETH/USD"])
 ACK = b'{"method":"subscribe","result":{"channel":"trade","snapshot":false,"symbol":"ETH/USD"},"success":true,"time_in":"x","time_out":"y"}'
 
 
-def decode(frames: list[bytes], key: str = "BTC-USD"):  # noqa: ANN201
-    batch = f.raw_batch("kraken", frames, key)
-    decoded, slow = KRAKEN.decode(batch, LISTED), decode_slowly(KRAKEN, batch, LISTED)
-    assert_accounted(decoded, len(frames))
-    assert (rows(decoded.trades), decoded.rejected, decoded.control_frames) == (rows(slow.trades), slow.rejected, slow.control_frames)
-    return decoded
+def decode(frames: list[bytes], key: str = "BTC-USD") -> Decoded:
+    return decode_frames("kraken", LISTED, frames, key)
 
 
 def trade(**more: object) -> f.T:

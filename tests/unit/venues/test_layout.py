@@ -15,12 +15,12 @@ import pytest
 
 import connectors.venues
 from connectors.files.capture import read_capture
-from connectors.venues.columns import CONTROL, TRADES, columns_for, frames_of, symbols_of, texts
+from connectors.venues.columns import CONTROL, TRADES, UNREAD, columns_for, frames_of, symbols_of, texts
 from connectors.venues.feeding import Notice, NoticeKind
 from connectors.venues.layout import Layout, TableVenue
 from connectors.venues.reading import Items
 from connectors.venues.registry import VENUES, build_instruments
-from connectors.venues.scan_layout import RFC3339
+from connectors.venues.scan_layout import RFC3339, program
 from connectors.venues.text import Unusable, shown
 from market.instrument import Instrument, Instruments
 from tests import frames as f
@@ -78,6 +78,43 @@ def test_the_scanner_knows_every_live_trade_frame_of_the_recording(exchange: str
         )
         venue.scan(view, symbols_of(instruments), columns_for(view))
         assert np.count_nonzero(view.status == TRADES) == LIVE_IN_RECORDING[exchange]
+
+
+@pytest.mark.parametrize("kind", ["update", "snapshot"])
+@pytest.mark.parametrize("exchange", ["kraken", "coinbase"])
+def test_the_scanner_tells_past_trades_and_leaves_out_those_of_other_symbols(exchange: str, kind: str) -> None:
+    instruments = build_instruments(exchange, ["BTC/USD", "ETH/USD"])
+    names = [instruments.listed[code].venue_symbol for code in (0, 1, 0)]
+    trades = [f.T(name, 5 + n, "2", "3", is_buy=n == 2) for n, name in enumerate(names)]
+    frame = (f.kraken_frame if exchange == "kraken" else f.coinbase_frame)(trades, kind=kind)
+    view = frames_of(f.raw_batch(exchange, [frame], "BTC-USD"), instruments)
+    out = columns_for(view)
+    assert VENUES[exchange].scan(view, symbols_of(instruments), out) == 2
+    assert view.status.tolist() == [TRADES]
+    assert (out.trade_id[:2].tolist(), out.is_buy[:2].tolist()) == ([5, 7], [False, True])
+    assert out.is_snapshot[:2].tolist() == [kind == "snapshot"] * 2
+    assert out.vendor[:2].tolist() == [1 if exchange == "kraken" else 0] * 2
+
+
+@pytest.mark.parametrize("client", [False, True])
+def test_parts_of_a_frame_that_come_again_are_scanned(client: bool) -> None:
+    instruments = build_instruments("coinbase", ["BTC/USD"])
+    first = f.coinbase_frame([f.T("BTC-USD", 3, "2", "3")], kind="snapshot", client=client)
+    events = [f.coinbase_frame([f.T("BTC-USD", n, "2", "3")]) for n in (4, 5)]
+    more = b"".join(b"," + frame[frame.index(b"[{") + 1 : -2] for frame in events)
+    frames = [first[:-2] + more + b"]}", first[:-2] + more + b",]}", first[:-2] + b"," + more + b"]}"]
+    view = frames_of(f.raw_batch("coinbase", frames, "BTC-USD"), instruments)
+    out = columns_for(view)
+    assert VENUES["coinbase"].scan(view, symbols_of(instruments), out) == 3
+    assert view.status.tolist() == [TRADES, UNREAD, UNREAD]
+    assert (out.trade_id[:3].tolist(), out.is_snapshot[:3].tolist()) == ([3, 4, 5], [True, False, False])
+    assert out.event_us[:3].tolist() == [f.NOW_US + 60_000] * 3
+
+
+def test_a_frames_own_time_must_be_a_hole() -> None:
+    fields = {"id": "i", "time": "t", "price": "p", "quantity": "q", "side": "s", "event": "E"}
+    with pytest.raises(ValueError, match="own time, E, is no hole"):
+        program(("<{}>",), (), fields, frozenset(), ("b", "s", ""), RFC3339, must=False, uuids=False)
 
 
 def test_frequent_frames_without_trades_are_told_without_being_parsed() -> None:
