@@ -23,7 +23,7 @@ import orjson
 from connectors.venues import coinbase_rest
 from connectors.venues.columns import texts
 from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, PageRequest, RestRules, Subscription, Wanted
-from connectors.venues.layout import Layout, TableReader
+from connectors.venues.layout import Layout, TableReader, control_document
 from connectors.venues.reading import Items
 from connectors.venues.routing import route_of
 from connectors.venues.scan_layout import RFC3339
@@ -133,13 +133,8 @@ class Coinbase(TableReader):
 
         A subscription counts from its ack, although the products' snapshots come before it: later is safe.
         """
-        if frame.startswith(_QUIET_STARTS):
-            return None
-        try:
-            document = orjson.loads(frame)
-        except orjson.JSONDecodeError:
-            return None
-        if not isinstance(document, dict):
+        document = control_document(frame, _QUIET_STARTS)
+        if document is None:
             return None
         if document.get("type") == "error":
             return _complaint(f"{document.get('message')} {document.get('reason', '')}".strip())

@@ -22,7 +22,7 @@ from connectors.venues import kraken_rest
 from connectors.venues.columns import texts
 from connectors.venues.feeding import FeedRules, Limit, Notice, NoticeKind, PageRequest, RestError, RestRules, Subscription, Wanted
 from connectors.venues.kraken_rest import OLD_NAMES
-from connectors.venues.layout import Layout, TableReader
+from connectors.venues.layout import Layout, TableReader, control_document
 from connectors.venues.reading import Item, Items
 from connectors.venues.routing import route_of
 from connectors.venues.scan_layout import RFC3339
@@ -154,13 +154,8 @@ class Kraken(TableReader):
 
     def notice(self, frame: bytes) -> Notice | None:
         """Read answers to requests, one a symbol, and the system's status."""
-        if frame.startswith(_QUIET_STARTS):
-            return None
-        try:
-            document = orjson.loads(frame)
-        except orjson.JSONDecodeError:
-            return None
-        if not isinstance(document, dict):
+        document = control_document(frame, _QUIET_STARTS)
+        if document is None:
             return None
         if document.get("channel") == "status":
             return _status(document)

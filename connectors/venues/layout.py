@@ -138,6 +138,17 @@ class TableReader(Venue):
         return str if name in self.layout.texts else NumberText
 
 
+def control_document(frame: bytes, quiet: tuple[bytes, ...]) -> dict[str, object] | None:
+    """Return the object that a frame is; None if it is none, or begins like one that says nothing to a feed."""
+    if frame.startswith(quiet):
+        return None
+    try:
+        document = orjson.loads(frame)
+    except orjson.JSONDecodeError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
 class TableVenue(TableReader):
     """A venue whose trades are read by a table, and of whose control documents only `said` and `request` are its own.
 
