@@ -64,6 +64,23 @@ def test_outputs_written_before_the_writer_is_open_come_first_and_in_order(opene
     assert writer.taken == [0, 1, 2, 3]
 
 
+def test_what_waits_is_handed_over_when_the_writer_is_open_though_nothing_more_comes(opener: Opener) -> None:
+    may_open, handed_over = threading.Event(), threading.Event()
+
+    class Telling(Recording):
+        def write(self, output: TableOutput) -> None:
+            super().write(output)
+            handed_over.set()
+
+    def opened() -> Recording:
+        assert may_open.wait(SECONDS)
+        return Telling()
+
+    opener.submit(opened).write(output(0))
+    may_open.set()
+    assert handed_over.wait(SECONDS)
+
+
 def test_a_barrier_without_outputs_waits_for_the_writer(opener: Opener) -> None:
     assert opener.submit(Recording).snapshot() == b""
 
