@@ -7,6 +7,7 @@ No I/O: `tests.live_wire` joins them to the driver in memory, an integration tes
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +29,7 @@ class Session:
     is_half_open: bool = False
 
 
-class Exchange:
+class Exchange(ABC):
     """What the exchanges share: instruments, trades with ids from 1 for each symbol, faults."""
 
     exchange: str
@@ -63,19 +64,22 @@ class Exchange:
         frames = self.answers(session, json.loads(text))
         return [] if self.is_mute else frames
 
+    @abstractmethod
     def answers(self, session: Session, message: dict[str, Any]) -> list[bytes]:
-        raise NotImplementedError
+        """Return the frames that answer a message."""
 
     def next_trade(self, symbol: str) -> int:
         """Return the id of a new trade of a venue symbol."""
         self.last_id[symbol] = self.last_id.get(symbol, 0) + 1
         return self.last_id[symbol]
 
+    @abstractmethod
     def trade(self, session: Session, symbol: str, number: int) -> bytes:
-        raise NotImplementedError
+        """Return a frame with a trade of that id."""
 
+    @abstractmethod
     def heartbeat(self, session: Session) -> bytes | None:
-        raise NotImplementedError
+        """Return the frame that says the venue lives, if it sends any."""
 
     def trades_in(self, frame: bytes) -> list[tuple[str, int]]:
         """Return (venue symbol, id) of each trade of a frame."""

@@ -120,6 +120,7 @@ class Venue(ABC):
         """Return the venue symbols whose trade subscription a control document confirms."""
         return []
 
+    @abstractmethod
     def subscriptions(self, instruments: Sequence[Instrument], first_request: int) -> list[Subscription]:
         """Return the messages that subscribe to these instruments, `feed.symbols_per_message` at most in each.
 
@@ -127,15 +128,14 @@ class Venue(ABC):
             instruments: what to subscribe to; may be empty (a message that keeps the connection alive may still be due).
             first_request: id of the first message; the next one has the next number.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def unsubscriptions(self, instruments: Sequence[Instrument], first_request: int) -> list[Subscription]:
         """Return the messages that end these subscriptions."""
-        raise NotImplementedError
 
+    @abstractmethod
     def notice(self, frame: bytes) -> Notice | None:
         """Return what a frame says to the feed, or None for trades, heartbeats, pongs and everything else. Must be cheap for trades."""
-        raise NotImplementedError
 
     def frame_number(self, frame: bytes) -> int | None:  # noqa: ARG002 - most venues do not count
         """Return a frame's place in its connection where the venue counts frames (step 1); a step over one is a loss."""
@@ -143,7 +143,7 @@ class Venue(ABC):
 
     def page_request(self, instrument: Instrument, wanted: Wanted) -> PageRequest:
         """Return the REST request for a page of past trades; only venues with `rest` have one."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.exchange} gives no pages of past trades")  # asked of it only by mistake
 
     def newest_page(self, instrument: Instrument) -> PageRequest | None:  # noqa: ARG002 - most venues ask nobody for a key
         """Return the request for the newest trades, where past ones are refused without a key and these are not."""

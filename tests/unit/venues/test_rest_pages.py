@@ -256,7 +256,7 @@ class _Deaf(Venue):
     exchange = "deaf"
     separator = "/"
     quotes = "USD"
-    scan = items = read = time_us = None  # type: ignore[assignment]
+    scan = items = read = time_us = subscriptions = unsubscriptions = notice = None  # type: ignore[assignment]
 
 
 def test_a_venue_without_rest_has_no_pages() -> None:
