@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,14 @@ def hold(folder: Path, manner: str) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
+
+
+def freeze(process: subprocess.Popen[str]) -> None:
+    os.kill(process.pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 10  # the kernel stops it a moment later: until then it would still take a SIGTERM
+    while Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
+        assert time.monotonic() < deadline, "not stopped"
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -55,7 +64,7 @@ def test_lock_is_free_again_after_kill(folder: Path) -> None:
 def test_take_over_ends_the_holder(folder: Path, manner: str) -> None:
     process = hold(folder, manner)
     if manner == "frozen":
-        os.kill(process.pid, signal.SIGSTOP)
+        freeze(process)
     lock = ExecutionLock(folder)
     lock.acquire(take_over=True)
     lock.release()
