@@ -26,6 +26,8 @@ _GOLD: Final = OHLCV["1m"].arrow_schema()
 _KEY: Final = ("exchange", "canonical_symbol", "window_start")
 _SUMS: Final = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")
 
+_ID_LENGTH: Final = 36  # of a UUID; a number with zeros before it to this length compares as text as it does as a number
+
 _STORED: Final = -1
 _ROW: Final = Change.ROW.value
 _DELTA: Final = Change.DELTA.value
@@ -104,11 +106,11 @@ def _integers(rows: pa.RecordBatch) -> Int64s:
 
 
 def _id_order(ids: pa.Array) -> Int64s:
-    # Ids compare as numbers, as text where a venue's are none. Status rows have no ids.
+    # Ids compare as numbers, as text where a venue's are none: both may be here, of several exchanges. Status rows have no ids.
     try:
         order = pc.cast(pc.if_else(pc.equal(ids, ""), "0", ids), pa.int64())
     except pa.ArrowInvalid:
-        order = pc.cast(pc.rank(ids, tiebreaker="dense"), pa.int64())
+        order = pc.cast(pc.rank(pc.ascii_lpad(ids, _ID_LENGTH, padding="0"), tiebreaker="dense"), pa.int64())
     numbers: Int64s = order.to_numpy()
     return numbers
 

@@ -111,6 +111,14 @@ def test_ids_that_are_no_numbers_compare_as_text() -> None:
     assert (row["first_trade_id"], row["last_trade_id"]) == ("a", "b")
 
 
+def test_numbers_compare_as_numbers_beside_ids_that_are_none() -> None:
+    uuids = {"first_trade_id": "a9188a0a-82bc-50de-be60-03eedbe3cdd7", "last_trade_id": "a9188a0a-82bc-50de-be60-03eedbe3cdd7"}
+    stored = [gold_row(4, trades=[(5, 10, "10", "1")]), gold_row(4, exchange="bybit_linear", trades=OLD[:1], **uuids)]
+    deltas = [gold_row(9, trades=[(5, 9, "20", "1")]), gold_row(9, exchange="bybit_linear", trades=OLD[1:], **uuids)]
+    merged = merge_changes(changes_of([(DELTA, delta) for delta in deltas]), stored_of(stored)).to_pylist()[0]
+    assert (merged["open_price"], merged["close_price"]) == (Decimal(20), Decimal(10))
+
+
 def test_only_deltas_and_status_changes_need_stored_rows() -> None:
     changes = [
         (ROW, gold_row(4, symbol="ETH/USDT", trades=OLD)),
