@@ -9,7 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from market.marker import TIME_LIMIT
+from market.trade import Int64s
 
 KIND_MARKER: Final = "marker"
 KIND_UNFILLABLE: Final = "unfillable"
@@ -27,7 +32,7 @@ RAW_SCHEMA: Final = pa.schema(
         pa.field("payload", pa.binary(), nullable=False),
     ]
 )
-"""`received_us` null means the producer set none (or none that is a number): `append_us` stands in for it."""
+"""`received_us` null means the producer set none (or none that is a number); the function of that name says what stands in for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,14 @@ class RawBatch:
 
 def _restore(exchange: str, topic: str, partition: int, generation: str, next_offset: int, body: bytes) -> RawBatch:
     return RawBatch(exchange, topic, partition, generation, next_offset, pa.ipc.read_record_batch(pa.py_buffer(body), RAW_SCHEMA))
+
+
+def received_us(records: pa.RecordBatch) -> Int64s:
+    """Return when each record was received, epoch µs; when the log took it where nobody said, or said what no store can hold."""
+    times, append = records.column("received_us"), records.column("append_us")
+    received = np.array((pc.coalesce(times, append) if times.null_count else times).to_numpy(), np.int64)
+    odd = (received < 0) | (received >= TIME_LIMIT)
+    return np.where(odd, append.to_numpy(), received) if odd.any() else received
 
 
 def shard_key(exchange: str, partition: int) -> str:

@@ -44,7 +44,8 @@ from market.layout import (
     UPDATED,
     VOLUME,
 )
-from market.marker import TIME_LIMIT, FeedEvent
+from market.marker import FeedEvent
+from market.record import received_us
 from market.schema import (
     ARROW_TYPES,
     DEAD_LETTERS,
@@ -87,11 +88,8 @@ class Frames:
         self.topic = topic
         self.partition = partition
         self.offset = np.array(records.column("offset").to_numpy(), np.int64)
-        times, source = records.column("received_us"), records.column("source")
-        received = np.array((pc.coalesce(times, records.column("append_us")) if times.null_count else times).to_numpy(), np.int64)
-        # A producer's header may hold any number; what no store can hold as a time counts as not given.
-        odd = (received < 0) | (received >= TIME_LIMIT)
-        self.received = np.where(odd, records.column("append_us").to_numpy(), received) if odd.any() else received
+        self.received = received_us(records)
+        source = records.column("source")
         self.source = pc.fill_null(source, "live") if source.null_count else source
         self.payload = records.column("payload")
 

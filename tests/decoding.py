@@ -6,12 +6,12 @@ from decimal import Decimal
 from typing import Any
 
 from connectors.venues.base import Venue
-from connectors.venues.columns import empty, merged, received_us
+from connectors.venues.columns import empty, merged
 from connectors.venues.reading import Reading
 from connectors.venues.validate import validated
 from market.exact import to_decimals
 from market.instrument import Instruments
-from market.record import RawBatch
+from market.record import RawBatch, received_us
 from market.trade import NO_TAIL, Decoded, TradeBatch
 
 Row = dict[str, Any]

@@ -25,7 +25,6 @@ from connectors.venues.columns import (
     columns_for,
     frames_of,
     merged,
-    received_us,
     symbols_of,
 )  # fmt: skip
 from connectors.venues.envelope import ENVELOPE
@@ -37,7 +36,7 @@ from connectors.venues.symbols import spellings, split
 from connectors.venues.text import Unusable
 from connectors.venues.validate import validated
 from market.instrument import Instrument, Instruments
-from market.record import RawBatch
+from market.record import RawBatch, received_us
 from market.trade import Decoded, Int32s
 
 

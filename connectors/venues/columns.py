@@ -6,8 +6,6 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from market.instrument import Instruments
 from market.record import RawBatch
@@ -87,12 +85,6 @@ def frames_of(batch: RawBatch, instruments: Instruments) -> Frames:
     if kind.null_count < n:
         status[kind.is_valid().to_numpy(zero_copy_only=False)] = NO_FRAME
     return Frames(data, _read_only(starts), codes, status)
-
-
-def received_us(records: pa.RecordBatch) -> Int64s:
-    """Return when each record was received, or taken by the log where nobody said."""
-    times: Int64s = pc.coalesce(records.column("received_us"), records.column("append_us")).to_numpy(zero_copy_only=False)
-    return times
 
 
 def texts(*words: str) -> Texts:

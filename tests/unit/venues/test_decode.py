@@ -140,6 +140,12 @@ def test_the_append_time_stands_in_for_an_unknown_receive_time() -> None:
     assert rejects(decoded) == [(0, "implausible_time")]
 
 
+@pytest.mark.parametrize("received", [-1, 2**53, 2**63 - 1])
+def test_times_are_judged_by_the_log_where_a_header_holds_no_time(received: int) -> None:
+    ahead = btc(2, time_ms=f.NOW_MS + 7_200_000)
+    assert rejects(binance([btc(1), ahead], received_us=[received] * 2)) == [(1, "implausible_time")]
+
+
 @pytest.mark.parametrize(
     "event", [b'"E":0', b'"E":4070908800000', b'"E":"x"', b'"E":null', b'"E":-1', b'"e":"trade"', b'"E":99999999999999999999']
 )
