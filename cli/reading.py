@@ -17,11 +17,10 @@ from connectors.topics.registry import open_topics
 from maintenance.stored import COLD, WARM, Stored, Wanted
 from market.errors import ConfigError
 from market.instrument import Instruments
-from market.record import topic_name
+from market.record import exchange_of
 from market.schema import TRADE_GAPS, Table, all_tables
 
 STORES: Final = (WARM, COLD)
-_PREFIX: Final = topic_name("")
 
 
 class Reading:
@@ -57,7 +56,7 @@ class Reading:
 
     def with_topics(self) -> tuple[str, ...]:
         """Return the exchanges that have a raw topic, sorted."""
-        return tuple(sorted(name.removeprefix(_PREFIX) for name in self.log.topics() if name.startswith(_PREFIX)))
+        return tuple(sorted(exchange for name in self.log.topics() if (exchange := exchange_of(name)) is not None))
 
     def tables(self) -> tuple[Table, ...]:
         """Return every table that may hold rows: of the exchanges that have a raw topic."""

@@ -1,4 +1,4 @@
-"""The composition root of the flow: settings in, a wired flow out. Nothing below it reads settings or the environment."""
+"""The composition root of the flow: settings in, the parts of a flow out. Nothing below it reads settings or the environment."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
-from bytewax.dataflow import Dataflow
 
 from config.run_file import update_run
 from config.settings import Settings, load_settings
@@ -21,12 +20,15 @@ from connectors.topics.registry import open_topics
 from connectors.venues.registry import venue
 from dataflows import stages
 from dataflows.draining import drain_on_signals
-from dataflows.engine import Control, ReadLimits, Tables, Topics, sorted_parts
+from dataflows.engine import Control, ReadLimits, StageLogic, Tables, Topics, sorted_parts
 from dataflows.listing import Listing
 from dataflows.stores import ColdStore, WarmStore
 from market.ahead import compile_ahead
-from market.record import shard_key, topic_name
-from market.schema import Table, all_tables
+from market.record import RawBatch, exchange_of, shard_key, topic_name
+from market.schema import all_tables
+
+Parts = tuple[Topics, Callable[[RawBatch], stages.DecodedBatch], Callable[[bytes | None], StageLogic], Tables, Tables]
+"""What a flow connects: the source, the decoder, the shards, both stores."""
 
 
 @dataclass(slots=True)
@@ -84,7 +86,7 @@ class Platform:
 
     def exchanges(self) -> tuple[str, ...]:
         """Return listed exchanges and those whose topics are still there: saved state of a partition must find it again."""
-        held = {name.removeprefix("raw.trades.") for name in self.log.topics() if name.startswith("raw.trades.")}
+        held = {exchange for name in self.log.topics() if (exchange := exchange_of(name)) is not None}
         return tuple(sorted(held | set(load_instruments(self.settings))))
 
     def shards(self) -> dict[str, tuple[str, int]]:
@@ -98,8 +100,7 @@ class Platform:
     def frontiers(self) -> dict[str, int]:
         """Return the highest frontier that any table of either store holds, by shard."""
         highest: dict[str, int] = {}
-        for _table, topic, partition, offset in [*self.warm.table_frontiers(), *self.cold.table_frontiers()]:
-            shard = shard_key(topic.removeprefix("raw.trades."), partition)
+        for _table, shard, offset in [*self.warm.table_frontiers(), *self.cold.table_frontiers()]:
             highest[shard] = max(highest.get(shard, 0), offset)
         return highest
 
@@ -114,23 +115,20 @@ class Platform:
         if age_us <= 0 or not saved:
             return 0
         lowest = self._lowest_frontiers()
-        dropped = 0
-        for exchange in {shard.rsplit("/", 1)[0] for shard in saved}:
-            before = {
-                p: min(lowest.get(shard, 0), saved[shard]) for shard, (e, p) in self.shards().items() if e == exchange and shard in saved
-            }
-            dropped += self.log.expire(topic_name(exchange), before, now_us - age_us)
-        return dropped
+        before: dict[str, dict[int, int]] = {}
+        for shard, position in saved.items():
+            exchange, partition = shard.rsplit("/", 1)
+            before.setdefault(exchange, {})[int(partition)] = min(lowest.get(shard, 0), position)
+        return sum(self.log.expire(topic_name(exchange), offsets, now_us - age_us) for exchange, offsets in before.items())
 
     def _lowest_frontiers(self) -> dict[str, int]:
         # A table without a frontier for a partition has taken nothing in: it counts as 0.
         by_shard: dict[str, dict[str, int]] = {}
         for store in (self.warm, self.cold):
-            for table, topic, partition, offset in store.table_frontiers():
-                shard = shard_key(topic.removeprefix("raw.trades."), partition)
+            for table, shard, offset in store.table_frontiers():
                 by_shard.setdefault(shard, {})[f"{type(store).__name__} {table}"] = offset
-        tables = {shard: len(tables_of(shard.rsplit("/", 1)[0])) for shard in by_shard}
-        return {shard: min(held.values()) if len(held) == 2 * tables[shard] else 0 for shard, held in by_shard.items()}
+        tables = 2 * len(all_tables(("one",)))
+        return {shard: min(held.values()) if len(held) == tables else 0 for shard, held in by_shard.items()}
 
     def expired_shards(self) -> dict[str, int]:
         """Return the start offset of shards that tables hold rows of and whose log no longer begins at its beginning."""
@@ -138,10 +136,8 @@ class Platform:
         starts = {shard: self.log.start_offsets(topic_name(e))[p] for shard, (e, p) in self.shards().items()}
         return {shard: start for shard, start in starts.items() if start > 0 and frontiers.get(shard, 0) > 0}
 
-    def build_flow(self, *, until_end: bool = False) -> Dataflow:
-        """Prepare both stores and wire the flow."""
-        from dataflows.ohlcv import wire
-
+    def parts(self, *, until_end: bool = False) -> Parts:
+        """Prepare both stores and return what the flow connects; `until_end`: it ends where the topics end now."""
         compile_ahead()
         listing, shards = Listing(self.settings.instruments, self.setups), self.shards()
         setups = listing.setups
@@ -165,7 +161,7 @@ class Platform:
             frontiers=self.frontiers(),
             partitions=partitions,
         )
-        return wire(
+        return (
             topics,
             listing.decode,
             functools.partial(stages.shard_logic, setups, self.control),
@@ -188,8 +184,3 @@ class Platform:
         for part in (self._warm, self._cold, self._log):
             if part is not None:
                 part.close()
-
-
-def tables_of(exchange: str) -> tuple[Table, ...]:
-    """Return the tables that take rows from the topic of an exchange."""
-    return all_tables((exchange,))

@@ -43,6 +43,11 @@ def key_by_table(item: tuple[str, TableOutput]) -> tuple[str, TableOutput]:
     return item[1].table, item[1]
 
 
+def build_flow(platform: Platform, *, until_end: bool = False) -> Dataflow:
+    """Prepare both stores of a platform and connect its parts."""
+    return wire(*platform.parts(until_end=until_end))
+
+
 def flow() -> Dataflow:
     """Build the flow from the environment: what `python -m bytewax.run dataflows.ohlcv` calls."""
-    return Platform.from_environment().build_flow()
+    return build_flow(Platform.from_environment())

@@ -22,6 +22,7 @@ from dataflows.composition import Platform
 from dataflows.draining import drained_by_signals
 from dataflows.engine import Control
 from dataflows.lock import ExecutionLock
+from dataflows.ohlcv import build_flow
 from market.errors import PipelineError, PositionLost, Refused
 
 log = structlog.get_logger()
@@ -53,7 +54,7 @@ def run(settings: Settings, *, until_end: bool = False, take_over: bool = False,
         platform = Platform(settings, control)
         try:
             with platform.registered(), drained_by_signals(control):
-                flow = platform.build_flow(until_end=until_end)
+                flow = build_flow(platform, until_end=until_end)
                 if watch is not None:
                     watch(platform)
                 with _expiring(platform):

@@ -11,7 +11,7 @@ from dataflows.engine import Writer
 from dataflows.opening import Opener
 from market.errors import SchemaMismatch
 from market.output import TableOutput
-from market.record import topic_name
+from market.record import shard_of, topic_name
 from market.schema import all_tables
 from sinks.clickhouse import ClickHouseWarm, WarmPartition, WarmReader
 from sinks.clickhouse import prepare as prepare_warm
@@ -47,12 +47,12 @@ class WarmStore:
         """Create what is missing; raises `SchemaMismatch` where a table has another shape."""
         prepare_warm(warm_endpoint(self._settings), self._tables)
 
-    def table_frontiers(self) -> Iterator[tuple[str, str, int, int]]:
-        """Yield (table, topic, partition, offset) of every table."""
+    def table_frontiers(self) -> Iterator[tuple[str, str, int]]:
+        """Yield (table, shard, offset) of every table."""
         with WarmReader(warm_endpoint(self._settings)) as reader:
             rows = reader.frontiers()
         for row in rows:
-            yield row.table, row.topic, row.partition, row.offset
+            yield row.table, shard_of(row.topic, row.partition), row.offset
 
     def open_writer(self, generations: Mapping[str, str], shard: str, state: bytes | None) -> Writer:
         """Claim a topic partition of all tables."""
@@ -107,10 +107,10 @@ class ColdStore:
         """Create what is missing; raises `SchemaMismatch` where a table has another shape."""
         prepare_cold(open_catalog(self._settings.cold_url), tuple(self._tables.values()))
 
-    def table_frontiers(self) -> Iterator[tuple[str, str, int, int]]:
-        """Yield (table, topic, partition, offset) of every table."""
+    def table_frontiers(self) -> Iterator[tuple[str, str, int]]:
+        """Yield (table, shard, offset) of every table."""
         for row in ColdReader(open_catalog(self._settings.cold_url)).frontiers():
-            yield row.table, row.topic, row.partition, row.offset
+            yield row.table, shard_of(row.topic, row.partition), row.offset
 
     def open_writer(self, name: str, state: bytes | None) -> Writer:
         """Claim a table and bring what its saved state still owes it."""

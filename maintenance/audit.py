@@ -25,12 +25,12 @@ from connectors.topics.base import TopicLog
 from dataflows.stages import VenueSetup
 from maintenance.compare import Comparison, compare
 from maintenance.fingerprint import HOUR, HOUR_US, cause_columns, empty, fingerprint, key_of
-from maintenance.replay import Expected, replay, tables_of
+from maintenance.replay import Expected, replay
 from maintenance.report import Example, Line, Report
 from maintenance.stored import COLD, WARM, Frontier, Stored, Wanted
 from market.errors import Refused
 from market.record import topic_name
-from market.schema import Layer, Table
+from market.schema import Layer, Table, all_tables
 from sinks.clickhouse.ddl import KEPT_DAYS
 
 _DAY_US: Final = 86_400_000_000
@@ -71,7 +71,7 @@ def audit_exchange(
         total = sum(limits.values())
         expected = replay(log, setup, exchange, limits, moments, lambda done: progress(f"{exchange}: replaying", done, total))
     counts: dict[tuple[int, str], Counter[str]] = {}
-    tables = tables_of(exchange)
+    tables = all_tables((exchange,))
     for done, table in enumerate(tables):
         progress(f"{exchange}: comparing {table.name}", done, len(tables))
         for store, found in _compare_table(exchange, table, limits, stores, expected, now_us).items():
@@ -93,7 +93,7 @@ def _limits(exchange: str, log: TopicLog, stores: Sequence[Stored], report: Repo
         found: dict[str, Frontier | None] = {
             f"{table.name} ({name})": held.get((table.name, topic, partition))
             for name, held in frontiers.items()
-            for table in tables_of(exchange)
+            for table in all_tables((exchange,))
         }
         other = sorted(where for where, frontier in found.items() if frontier is not None and frontier.generation != generation)
         if other:

@@ -18,18 +18,13 @@ from market.errors import SourceDisconnected
 from market.gold import keys_of_deltas, merge_changes
 from market.output import TableOutput
 from market.record import RawBatch, topic_name
-from market.schema import DEAD_LETTERS, FEED_EVENTS, OHLCV, SILVER_TRADES, TRADE_GAPS, Table, bronze_table, gold_output_schema
+from market.schema import OHLCV, Table, all_tables, gold_output_schema
 from market.shard import Shard
 
 _READ_RECORDS: Final = 20_000
 _PATIENCE_SECONDS: Final = 30.0
 _FOLD_ROWS: Final = 200_000
 _KEY: Final = ["exchange", "canonical_symbol", "window_start"]
-
-
-def tables_of(exchange: str) -> tuple[Table, ...]:
-    """Return the tables that hold rows of an exchange."""
-    return (bronze_table(exchange), SILVER_TRADES, *OHLCV.values(), TRADE_GAPS, DEAD_LETTERS, FEED_EVENTS)
 
 
 class NewestCandles:
@@ -120,7 +115,7 @@ def replay(
         SourceDisconnected: a broker stopped answering.
     """
     expected = Expected(exchange, before={moment: dict.fromkeys(limits, 0) for moment in moments})
-    tables = {table.name: table for table in tables_of(exchange)}
+    tables = {table.name: table for table in all_tables((exchange,))}
     topic = topic_name(exchange)
     generation = log.generation(topic)
     for partition, limit in sorted(limits.items()):

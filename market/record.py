@@ -77,6 +77,17 @@ def shard_key(exchange: str, partition: int) -> str:
     return f"{exchange}/{partition:02d}"
 
 
+def shard_of(topic: str, partition: int) -> str:
+    """Return the state key of a partition of a raw topic."""
+    return shard_key(topic.removeprefix(topic_name("")), partition)
+
+
 def topic_name(exchange: str) -> str:
     """Return the raw topic of an exchange."""
     return f"raw.trades.{exchange}"
+
+
+def exchange_of(topic: str) -> str | None:
+    """Return whose raw topic it is; None for any other topic."""
+    prefix = topic_name("")
+    return topic.removeprefix(prefix) if topic.startswith(prefix) else None

@@ -14,20 +14,20 @@ from connectors.topics.memory import MemoryTopics
 from connectors.venues.registry import build_instruments, venue
 from dataflows.stages import VenueSetup
 from maintenance.audit import TIME_TO_LIVE_US, audit_exchange
-from maintenance.replay import NewestCandles, tables_of
+from maintenance.replay import NewestCandles
 from maintenance.report import Report
 from maintenance.stored import Frontier, Wanted
 from market.errors import Refused
 from market.record import RawBatch, topic_name
 from market.rules import Rules
-from market.schema import Layer, Table
+from market.schema import Layer, Table, all_tables
 from market.shard import Shard
 
 WORK = Workload(trades=1_500, symbols=5, trouble=0.05, rate=10, exchanges=("binance",))
 TOPIC = topic_name("binance")
 NOW_US = WORK.start_us + 10_000_000
 SETUP = VenueSetup(venue("binance"), build_instruments("binance", WORK.symbols_of("binance")), Rules(horizon_us=30_000_000))
-TABLES = {t.name: t for t in tables_of("binance")}
+TABLES = {t.name: t for t in all_tables(("binance",))}
 
 
 @dataclass
