@@ -6,8 +6,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from connectors.venues.feeding import Limit
+
+LONGEST_WAIT_S: Final = 3 * 86_400.0  # the longest ban that a venue announces
 
 
 class Pacer:
@@ -87,3 +90,8 @@ class Backoff:
     def reset(self) -> None:
         """Begin again with the shortest waits."""
         self._failures = 0
+
+
+def asked_seconds(text: str) -> float | None:
+    """Return the seconds that a `Retry-After` names, so many as are believed at most; None if it names none."""
+    return min(float(text), LONGEST_WAIT_S) if text.isascii() and text.isdigit() else None

@@ -13,7 +13,7 @@ from typing import Final
 
 import httpx
 
-from connectors.pacing import Pacer
+from connectors.pacing import LONGEST_WAIT_S, Pacer, asked_seconds
 from connectors.venues.feeding import Limit, RestRules
 from market.errors import SourceDisconnected
 from market.interval import SECOND
@@ -21,7 +21,6 @@ from market.interval import SECOND
 TIMEOUT_S: Final = 20.0
 _CONNECT_S: Final = 5.0
 _MAX_BODY: Final = 16 << 20
-_LONGEST_PAUSE_S: Final = 3 * 86_400.0  # the longest ban that a venue announces
 
 DRIVER_ERRORS: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict, OSError)
 """Everything httpx raises, and what the socket below it may let through."""
@@ -101,14 +100,14 @@ class RestClient:
     def _retry_after(self, value: str | None) -> float | None:
         if value is None:
             return None
-        seconds = float(value) if value.isascii() and value.isdigit() else self._until(value)
-        return None if seconds is None else min(max(seconds, 0.0), _LONGEST_PAUSE_S)
+        seconds = asked_seconds(value)
+        return self._until(value) if seconds is None else seconds
 
     def _until(self, date: str) -> float | None:
         try:
             moment = parsedate_to_datetime(date)
             moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-            return moment.timestamp() - self._now_us() / SECOND
+            return min(max(moment.timestamp() - self._now_us() / SECOND, 0.0), LONGEST_WAIT_S)
         except (ValueError, OverflowError):
             return None
 

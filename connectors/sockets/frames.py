@@ -16,6 +16,8 @@ from websockets.http11 import Response
 from websockets.protocol import CLOSED, CONNECTING, OPEN
 from websockets.uri import parse_uri
 
+from connectors.pacing import asked_seconds
+
 MAX_MESSAGE_BYTES: Final = 16 << 20
 MAX_HEAD_BYTES: Final = 1 << 16
 _USER_AGENT: Final = "k2-market-data"
@@ -185,5 +187,4 @@ def retry_after(error: Exception) -> float | None:
     if not isinstance(error, InvalidStatus):
         return None
     response: Response = error.response
-    value = response.headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None
+    return asked_seconds(response.headers.get("Retry-After", ""))
