@@ -37,7 +37,7 @@ CHANNELS: Final = frozenset(
 # How frames begin that have nothing to say to a feed.
 _QUIET_STARTS: Final = (b'{"channel":"market_trades",', b'{"channel":"heartbeats",')
 _NUMBER: Final = b'"sequence_num":'
-_NUMBER_ENDS: Final = re.compile(rb"[0-9]+")
+_NUMBER_ENDS: Final = re.compile(rb"[0-9]{1,18}(?![0-9])")
 _EVENTS: Final = '"sequence_num":<#>,"events":[<(>{"type":"<update|snapshot>","trades":<[]>}<,)>]}'
 _LISTED: Final = re.compile(r"[A-Z0-9]+-[A-Z0-9]+")
 

@@ -189,6 +189,7 @@ def test_coinbase_says(frame: str, said: Notice | None) -> None:
         ('{"channel":"heartbeats","sequence_num":0}', 0),
         ('{"type":"error","message":"failure to subscribe"}', None),
         ('{"sequence_num":null}', None),
+        ('{"sequence_num":' + 5_000 * "1" + "}", None),
     ],
 )
 def test_coinbase_numbers_its_frames(frame: str, number: int | None) -> None:
