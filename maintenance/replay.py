@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,17 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.topics.base import TopicLog
+from connectors.topics.stretch import read_stretch
 from dataflows.stages import VenueSetup
 from maintenance.fingerprint import fingerprint
-from market.errors import SourceDisconnected
 from market.gold import keys_of_deltas, merge_changes
 from market.output import TableOutput
 from market.record import RawBatch, topic_name
 from market.schema import OHLCV, Table, all_tables, gold_output_schema
 from market.shard import Shard
 
-_READ_RECORDS: Final = 20_000
-_PATIENCE_SECONDS: Final = 30.0
 _FOLD_ROWS: Final = 200_000
 _KEY: Final = ["exchange", "canonical_symbol", "window_start"]
 
@@ -126,7 +123,7 @@ def replay(
             rules=setup.rules,
             native_side_is_maker=setup.venue.native_side_is_maker,
         )
-        for records in _records(log, topic, partition, limit):
+        for records in read_stretch(log, topic, partition, log.start_offsets(topic)[partition], limit):
             batch = RawBatch(exchange, topic, partition, generation, records.column("offset")[-1].as_py() + 1, records)
             for output in shard.apply(batch, setup.venue.decode(batch, setup.instruments)):
                 expected.take(tables, output)
@@ -137,22 +134,3 @@ def replay(
             expected.records += records.num_rows
             progress(expected.records)
     return expected
-
-
-def _records(log: TopicLog, topic: str, partition: int, limit: int) -> Iterator[pa.RecordBatch]:
-    at = log.start_offsets(topic)[partition]
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while at < limit:
-        records = log.read(topic, partition, at, min(_READ_RECORDS, limit - at))
-        if records is not None:
-            at, deadline = records.column("offset")[-1].as_py() + 1, time.monotonic() + _PATIENCE_SECONDS
-            if at > limit:  # a log with holes can give a record past the limit
-                records = records.filter(pc.less(records.column("offset"), limit))
-            if records.num_rows:
-                yield records
-        elif log.end_offsets(topic)[partition] <= at:
-            return
-        elif time.monotonic() < deadline:
-            time.sleep(0.005)
-        else:
-            raise SourceDisconnected(f"{topic}/{partition}: no records came from offset {at} on in {_PATIENCE_SECONDS:.0f} s")

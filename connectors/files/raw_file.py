@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,11 @@ import pyarrow as pa
 from connectors.files.capture import read_lines
 from connectors.files.raw_writer import DEFAULT_PARTITIONS, LoadedFile, Progress, RawWriter, ensure_topic, quiet
 from connectors.topics.base import TopicLog
-from market.errors import ConfigError, Refused, SourceDisconnected
+from connectors.topics.stretch import read_stretch
+from market.errors import ConfigError, Refused
 from market.record import KIND_MARKER, topic_name
 
-_READ_RECORDS: Final = 10_000
-_PATIENCE_S: Final = 30
+_TOLD_RECORDS: Final = 10_000
 _OWN_HEADERS: Final = ("source", "received_us", "kind")
 
 
@@ -43,25 +42,10 @@ def export_raw(log: TopicLog, exchange: str, progress: Callable[[int, int], None
     starts, ends = log.start_offsets(topic), log.end_offsets(topic)
     done, total = 0, sum(ends) - sum(starts)
     for partition, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        for batch in _batches(log, topic, partition, range(start, end)):
+        for batch in read_stretch(log, topic, partition, start, end):
             yield b"".join(raw_lines(topic, count, partition, batch))
             done += batch.num_rows
             progress(done, total)
-
-
-def _batches(log: TopicLog, topic: str, partition: int, offsets: range) -> Iterator[pa.RecordBatch]:
-    at, tried_until = offsets.start, time.monotonic() + _PATIENCE_S
-    while at < offsets.stop:
-        batch = log.read(topic, partition, at, min(_READ_RECORDS, offsets.stop - at))
-        if batch is not None:
-            yield batch
-            at, tried_until = batch.column("offset")[-1].as_py() + 1, time.monotonic() + _PATIENCE_S
-        elif time.monotonic() < tried_until:
-            time.sleep(0.005)  # a broker's answer is on its way
-        else:
-            raise SourceDisconnected(
-                f"{topic}/{partition}: no records came from offset {at} on in {_PATIENCE_S} s; its end is {offsets.stop}"
-            )
 
 
 def raw_lines(topic: str, partitions: int, partition: int, batch: pa.RecordBatch) -> Iterator[bytes]:
@@ -157,7 +141,7 @@ def load_raw(
             extra_headers=record.extra_headers,
         )
         done += 1
-        if done % _READ_RECORDS == 0:
+        if done % _TOLD_RECORDS == 0:
             progress(Progress(path, "write", done, total))
     writer.flush()
     progress(Progress(path, "write", done, total))
@@ -173,7 +157,7 @@ def _check(path: Path, topic: str, progress: Callable[[Progress], None]) -> tupl
             counts.add(record.partitions)
         highest = max(highest, record.partition)
         total += 1
-        if total % _READ_RECORDS == 0:
+        if total % _TOLD_RECORDS == 0:
             progress(Progress(path, "survey", total, None))
     return counts, highest, total
 

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 
 from connectors.refill.known_ids import KnownIds, Range
 from connectors.topics.base import TopicLog
+from connectors.topics.stretch import read_stretch
 from connectors.venues.base import Venue
-from market.errors import PositionLost, SourceDisconnected
+from market.errors import PositionLost
 from market.instrument import Instruments, partition_of
 from market.interval import SECOND
 from market.marker import BadRecord, read_unfillable
@@ -33,8 +34,6 @@ _DEEP_US: Final = 86_400 * SECOND  # and one of time
 _POLITE_S: Final = 0.5
 _FIRST_CHUNK: Final = 5_000
 _LARGEST_CHUNK: Final = 80_000
-_PATIENCE_S: Final = 30.0
-_LOOK_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,28 +99,12 @@ def _backwards(log: TopicLog, topic: str, partition: int, start: int, end: int) 
     while end > start:
         begin, size = max(start, end - size), min(2 * size, _LARGEST_CHUNK)
         try:
-            pieces = list(_forwards(log, topic, partition, begin, end))
+            pieces = list(read_stretch(log, topic, partition, begin, end))
         except PositionLost:  # retention was faster: there is nothing older
             return
         if pieces:
             yield pa.concat_batches(pieces)
         end = begin
-
-
-def _forwards(log: TopicLog, topic: str, partition: int, begin: int, end: int) -> Iterator[pa.RecordBatch]:
-    deadline = time.monotonic() + _PATIENCE_S
-    while begin < end:
-        records = log.read(topic, partition, begin, end - begin)
-        if records is None:  # a broker's records are under way
-            if time.monotonic() > deadline:
-                raise SourceDisconnected(f"{topic}/{partition}: nothing came from offset {begin} within {_PATIENCE_S:g} s")
-            time.sleep(_LOOK_S)
-            continue
-        offsets = records.column("offset").to_numpy()
-        inside = int(np.searchsorted(offsets, end))
-        if inside:
-            yield records.slice(0, inside)
-        begin = int(offsets[-1]) + 1
 
 
 class _Partition:

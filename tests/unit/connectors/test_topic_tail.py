@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -118,6 +119,12 @@ def test_an_old_refill_near_the_end_makes_no_hole_of_what_was_left_unread(log: T
 def test_of_a_symbol_with_refills_alone_the_newest_run_is_known(log: TopicLog) -> None:
     write(log, [refill("BTC/USDT", 5, 6), refill("BTC/USDT", 50, 51)])
     assert runs(read_tail(log, BINANCE, LISTED).known["BTC/USDT"]) == [(50, 51)]
+
+
+def test_frames_of_a_producer_that_names_no_source_are_live_ones(log: TopicLog) -> None:
+    named, unnamed = live("BTC/USDT", 50), [replace(record, source=None) for record in live("BTC/USDT", 5)]
+    write(log, [*unnamed, *named])
+    assert runs(read_tail(log, BINANCE, LISTED).known["BTC/USDT"]) == [(5, 5), (50, 50)]
 
 
 def test_there_is_no_tail_without_topic_or_contiguous_ids() -> None:
