@@ -15,7 +15,6 @@ from cli.logs import configure_logs
 from cli.reading import STORES, Reading
 from cli.screen import print_table, say
 from config.settings import load_settings
-from maintenance.fingerprint import cause_columns
 from maintenance.stored import WARM, Frontier, Stored, Wanted, census
 from market.errors import PipelineError
 from market.record import topic_name
@@ -96,7 +95,7 @@ def _rows(store: Stored | None, table: Table) -> dict[tuple[str, int], int] | No
     # By (exchange, partition). Reads two columns of the whole table: the stores do not count by partition.
     if store is None:
         return None
-    partition, _ = cause_columns(table)
+    partition, _ = table.cause_columns
     try:
         if table.layer is not Layer.BRONZE:
             return {(e, p): n for e, p, n in census(store, table, Wanted(), ["exchange", partition]).iter_rows()}

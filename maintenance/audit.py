@@ -24,7 +24,7 @@ import polars as pl
 from connectors.topics.base import TopicLog
 from dataflows.stages import VenueSetup
 from maintenance.compare import Comparison, compare
-from maintenance.fingerprint import HOUR, HOUR_US, cause_columns, empty, fingerprint, key_of
+from maintenance.fingerprint import HOUR, HOUR_US, empty, fingerprint, key_of
 from maintenance.replay import Expected, replay
 from maintenance.report import Example, Line, Report
 from maintenance.stored import COLD, WARM, Frontier, Stored, Wanted
@@ -137,7 +137,7 @@ class _Rows:
 
 
 def _stored_rows(store: Stored, table: Table, exchange: str, limits: Mapping[int, int], *, warm: bool) -> _Rows:
-    partition, offset = cause_columns(table)
+    partition, offset = table.cause_columns
     key = list(key_of(table))
     # A partition that the topic does not have is no place for a row to come from: its rows are kept, as unexpected ones.
     limit = pl.col("cause_partition").replace_strict(dict(limits), default=1 << 62, return_dtype=pl.Int64)

@@ -16,7 +16,6 @@ from market.schema import Kind, Layer, Table
 HOUR_US: Final = 3_600_000_000
 HASH: Final = "hash"
 HOUR: Final = "hour"
-COPIES: Final = "copies"
 CAUSE_KEY: Final = ("partition", "offset", "index")
 CANDLE_KEY: Final = ("canonical_symbol", "window_start")
 _SEPARATORS: Final = ("\x1e", "\x1f")
@@ -25,11 +24,6 @@ _SEPARATORS: Final = ("\x1e", "\x1f")
 def key_of(table: Table) -> tuple[str, ...]:
     """Return the columns that name a row within one exchange: the candle, or the cause."""
     return CANDLE_KEY if table.layer is Layer.GOLD else CAUSE_KEY
-
-
-def cause_columns(table: Table) -> tuple[str, str]:
-    """Return the table's columns that hold the partition and offset of the cause."""
-    return ("kafka_partition", "kafka_offset") if table.layer is Layer.BRONZE else ("source_partition", "source_offset")
 
 
 def fingerprint(table: Table, rows: pa.RecordBatch | pa.Table, *, warm: bool) -> pl.DataFrame:
@@ -47,7 +41,7 @@ def fingerprint(table: Table, rows: pa.RecordBatch | pa.Table, *, warm: bool) ->
     frame = pl.DataFrame(
         {c.name: _comparable(c.kind, rows.column(c.name), schema.field(c.name).type) for c in columns},
     )
-    partition, offset = cause_columns(table)
+    partition, offset = table.cause_columns
     named = {"partition": pl.col(partition).cast(pl.Int32), "offset": pl.col(offset)}
     if table.layer is not Layer.GOLD:
         named["index"] = pl.col("source_index").cast(pl.Int32)

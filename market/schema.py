@@ -86,6 +86,11 @@ class Table:
         """Name in the Iceberg namespace `cold`."""
         return f"gold_{self.name}" if self.layer is Layer.GOLD else self.name
 
+    @property
+    def cause_columns(self) -> tuple[str, str]:
+        """Names of the columns that hold topic partition and offset of a row's cause."""
+        return ("kafka_partition", "kafka_offset") if self.layer is Layer.BRONZE else ("source_partition", "source_offset")
+
     def arrow_schema(self, *, warm: bool = False) -> pa.Schema:
         """Return the Arrow schema of all columns, or of those that ClickHouse keeps."""
         columns = self.warm_columns if warm else self.columns

@@ -54,13 +54,6 @@ def column_type(column: Column) -> str:
     return f"Nullable({TYPES[column.kind]})" if column.nullable else TYPES[column.kind]
 
 
-def cause_columns(table: Table) -> tuple[str, str, str]:
-    """Return the names of the columns that hold partition, offset and ordinal of a row's cause; gold rows have no ordinal."""
-    if table.layer is Layer.BRONZE:
-        return "kafka_partition", "kafka_offset", "source_index"
-    return "source_partition", "source_offset", "source_index"
-
-
 def create_table(table: Table) -> str:
     """Return the statement that creates a table unless it is there."""
     columns = [" ".join(filter(None, (f"`{c.name}`", column_type(c), CODECS.get(c.kind, DEFAULT_CODEC)))) for c in table.warm_columns]
@@ -69,7 +62,7 @@ def create_table(table: Table) -> str:
         engine = f"ENGINE = ReplacingMergeTree(`source_offset`) PARTITION BY toYYYYMM(`window_start`) ORDER BY ({order})"
     else:
         # The resume check asks by offset: with this index it reads a few granules.
-        columns.append(f"INDEX by_offset `{cause_columns(table)[1]}` TYPE minmax GRANULARITY 1")
+        columns.append(f"INDEX by_offset `{table.cause_columns[1]}` TYPE minmax GRANULARITY 1")
         engine = f"ENGINE = MergeTree ORDER BY ({order})"
     if table.layer in KEPT_DAYS:
         # Partitioned by insertion day: an insert touches one part, so it is whole or absent (two parts around midnight).

@@ -16,7 +16,6 @@ import structlog
 from market.errors import PipelineError, SinkUnavailable
 from market.schema import CHANGE, Layer, Table
 from sinks.clickhouse.claims import Claims, Shard
-from sinks.clickhouse.ddl import cause_columns
 from sinks.clickhouse.gold import newest_rows
 from sinks.clickhouse.session import DATABASE, Session
 from sinks.endpoint import Endpoint
@@ -129,7 +128,7 @@ def store(connection: Connection, claims: Claims, table: Table, batches: Sequenc
 
 def _without_stored(session: Session, table: Table, batches: Sequence[tuple[Shard, pa.RecordBatch]]) -> pa.Table:
     """Return the rows that a half-done insert did not store."""
-    offset_column = cause_columns(table)[1]
+    _, offset_column = table.cause_columns
     firsts: dict[Shard, int] = {}
     for shard, batch in batches:
         first = pc.min(batch[offset_column]).as_py()
@@ -140,18 +139,17 @@ def _without_stored(session: Session, table: Table, batches: Sequence[tuple[Shar
 
 def causes(table: Table, batch: pa.RecordBatch) -> Pairs:
     """Return offsets and ordinals of the causes of some rows."""
-    _, offset, index = cause_columns(table)
-    return batch[offset].to_numpy(), batch[index].to_numpy()
+    return batch[table.cause_columns[1]].to_numpy(), batch["source_index"].to_numpy()
 
 
 def stored_pairs(session: Session, firsts: Mapping[Table, int], shard: Shard) -> dict[str, Pairs]:
     """Return, by table, the causes at or past an offset whose rows are in the table."""
     parts = []
     for table, first in firsts.items():
-        partition, offset, index = cause_columns(table)
+        partition, offset = table.cause_columns
         exchange = "" if table.layer is Layer.BRONZE else "`exchange` = {exchange:String} AND "
         parts.append(
-            f"SELECT '{table.name}' AS t, `{offset}` AS o, `{index}` AS i FROM {DATABASE}.`{table.name}` "
+            f"SELECT '{table.name}' AS t, `{offset}` AS o, `source_index` AS i FROM {DATABASE}.`{table.name}` "
             f"WHERE {exchange}`{partition}` = {{partition:Int64}} AND `{offset}` >= {first}"
         )
     rows = session.arrow(" UNION ALL ".join(parts), {"exchange": shard.exchange, "partition": shard.partition})

@@ -14,8 +14,6 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from market.errors import InvariantViolation, PipelineError, Refused, SinkUnavailable
@@ -320,9 +318,8 @@ class WarmPartition:
     def _new_rows(self, table: Table, output: TableOutput, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Return the rows whose cause is at or past the frontier and that an unfinished epoch has not stored already."""
         frontier = self._warm.frontier(table.name, self._shard)
-        offsets = _offsets(table, rows)
         if output.first_offset < frontier:
-            rows = rows.filter(pa.array(offsets >= frontier))
+            rows = rows.filter(pa.array(rows[table.cause_columns[1]].to_numpy() >= frontier))
         known = self._present.get(table.name)
         if known is not None and rows.num_rows:
             if output.first_offset > int(known[0].max()):
@@ -334,11 +331,6 @@ class WarmPartition:
 
 def _literal(value: object) -> str:
     return str(value) if isinstance(value, int) else "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _offsets(table: Table, rows: pa.RecordBatch) -> npt.NDArray[np.int64]:
-    offsets: npt.NDArray[np.int64] = rows["kafka_offset" if table.layer is Layer.BRONZE else "source_offset"].to_numpy()
-    return offsets
 
 
 def _check_resume(table: str, shard: Shard, generation: str, resume_offset: int | None, stored: Frontier | None) -> None:

@@ -29,7 +29,7 @@ from pyiceberg.types import (
 )
 
 from market.errors import SchemaMismatch
-from market.schema import ARROW_TYPES, Column, Kind, Layer, Table
+from market.schema import ARROW_TYPES, Column, Kind, Table
 from sinks.iceberg.catalog import NAMESPACE
 from sinks.iceberg.errors import translate
 
@@ -105,13 +105,13 @@ class Layout:
     def of(cls, table: Table, iceberg_schema: Schema) -> Layout:
         """Build from the table's own field ids."""
         names = [c.name for c in table.columns]
-        bronze = table.layer is Layer.BRONZE
+        partition_column, offset_column = table.cause_columns
         integers = {c.name: "DELTA_BINARY_PACKED" for c in table.columns if c.kind in (Kind.INT, Kind.TIME)}
         return cls(
             table=table,
             schema=_arrow_schema(table, iceberg_schema),
-            offset_column="kafka_offset" if bronze else "source_offset",
-            partition_column="kafka_partition" if bronze else "source_partition",
+            offset_column=offset_column,
+            partition_column=partition_column,
             symbol_column=next((name for name in _SORTED_BY if name in names), None),
             by_month=table.name in _MONTHLY,
             by_exchange="exchange" in names,
