@@ -13,12 +13,12 @@ Source: binance-spot-api-docs `rest-api.md`, old trade lookup and aggregate trad
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
 
 from connectors.venues.feeding import PageRequest, Wanted
-from connectors.venues.reading import Item, Items
-from connectors.venues.text import Unusable, shown
+from connectors.venues.reading import Item, Items, page_items
 from market.instrument import Instrument
 
 _NEWEST: Final = 1000
@@ -43,14 +43,10 @@ def items(body: object, symbol: object) -> Items:
     Raises:
         Unusable: the body is no list.
     """
-    if not isinstance(body, list):
-        raise Unusable("bad_frame", f"the page is not a list: {shown(body)}")
-    return [_item(row, symbol) for row in body]
 
+    def item(row: Mapping[str, object]) -> Item:
+        if "id" not in row and "a" in row:
+            return Item(row, symbol, stream="aggTrade")
+        return Item({wire: row[name] for name, wire in _WIRE_NAMES.items() if name in row}, symbol)
 
-def _item(row: object, symbol: object) -> Item | Unusable:
-    if not isinstance(row, dict):
-        return Unusable("bad_frame", f"a trade is not an object: {shown(row)}")
-    if "id" not in row and "a" in row:
-        return Item(row, symbol, stream="aggTrade")
-    return Item({wire: row[name] for name, wire in _WIRE_NAMES.items() if name in row}, symbol)
+    return page_items(body, item)

@@ -12,12 +12,13 @@ Source: docs.cdp.coinbase.com, Exchange REST API, product trades and pagination,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
 
 from connectors.venues.feeding import PageRequest, Wanted
-from connectors.venues.reading import Item, Items
-from connectors.venues.text import NumberText, Unusable, shown
+from connectors.venues.reading import Item, Items, page_items
+from connectors.venues.text import NumberText
 from market.instrument import Instrument
 
 _MAKER: Final = {"buy": "BUY", "sell": "SELL"}
@@ -35,18 +36,10 @@ def items(body: object, symbol: object) -> Items:
     Raises:
         Unusable: the body is no list.
     """
-    if not isinstance(body, list):
-        raise Unusable("bad_frame", f"the page is not a list: {shown(body)}")
-    return [_item(row, symbol) for row in body]
 
+    def item(row: Mapping[str, object]) -> Item:
+        number, side = row.get("trade_id"), row.get("side")
+        trade_id = str(number) if isinstance(number, NumberText) else None
+        return Item({**row, "trade_id": trade_id, "side": _MAKER.get(side) if isinstance(side, str) else None}, symbol)
 
-def _item(row: object, symbol: object) -> Item | Unusable:
-    if not isinstance(row, dict):
-        return Unusable("bad_frame", f"a trade is not an object: {shown(row)}")
-    number, side = row.get("trade_id"), row.get("side")
-    fields = {
-        **row,
-        "trade_id": str(number) if isinstance(number, NumberText) else None,
-        "side": _MAKER.get(side) if isinstance(side, str) else None,
-    }
-    return Item(fields, symbol)
+    return page_items(body, item)

@@ -56,6 +56,17 @@ class ReadTrade:
 Items = list[Item | Unusable]
 
 
+def page_items(body: object, item: Callable[[Mapping[str, object]], Item]) -> Items:
+    """Return the trades of a REST page that is a list of objects.
+
+    Raises:
+        Unusable: the body is no list.
+    """
+    if not isinstance(body, list):
+        raise Unusable("bad_frame", f"the page is not a list: {shown(body)}")
+    return [item(row) if isinstance(row, dict) else Unusable("bad_frame", f"a trade is not an object: {shown(row)}") for row in body]
+
+
 class Reading:
     """Collects what the slowly read frames of one batch hold.
 
