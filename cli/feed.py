@@ -32,8 +32,7 @@ from config.settings import METRICS_OFF, Settings, load_settings
 from connectors.instruments import find_exchange, load_instruments
 from connectors.live.feed_process import FeedProcess
 from connectors.live.spill_folders import open_spills
-from connectors.topics.base import TopicLog
-from connectors.topics.registry import open_topics
+from connectors.topics.registry import open_log
 from market.errors import ConfigError, FatalError
 from market.instrument import Instruments
 
@@ -101,11 +100,6 @@ def feed(exchanges: Sequence[str], name: str | None, *, simulated_clock: bool = 
         raise FatalError(f"{error.filename or settings.home}: {error.strerror}") from error
     finally:
         spills.close()
-
-
-def open_log(settings: Settings) -> TopicLog:
-    """Return the raw topics; nothing is connected yet."""
-    return open_topics(settings.topics_url, **settings.topic_options())
 
 
 def keep_pandas_out() -> None:

@@ -11,7 +11,7 @@ from config.settings import load_settings
 from connectors.files.loader import LoadedFile, Progress, load_capture
 from connectors.files.raw_file import is_raw_export, load_raw
 from connectors.instruments import find_exchange, load_instruments
-from connectors.topics.registry import open_topics
+from connectors.topics.registry import open_log
 from connectors.venues.registry import venue
 from market.errors import ConfigError
 
@@ -30,7 +30,7 @@ def load(exchange: str, files: Sequence[Path], *, quiet: bool) -> None:
         raise ConfigError(f"no such file: {', '.join(missing)}")
     settings.home.mkdir(parents=True, exist_ok=True)
     keep_streams(settings.home, {instruments.exchange: instruments})
-    log = open_topics(settings.topics_url, **settings.topic_options())
+    log = open_log(settings)
     try:
         for path in files:
             with meter(path.name, quiet=quiet) as shown:

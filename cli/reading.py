@@ -13,7 +13,7 @@ from cli.arguments import one_of
 from config.names import unknown
 from config.settings import Settings
 from connectors.topics.base import TopicLog
-from connectors.topics.registry import open_topics
+from connectors.topics.registry import open_log
 from maintenance.stored import COLD, WARM, Stored, Wanted
 from market.errors import ConfigError
 from market.instrument import Instruments
@@ -42,7 +42,7 @@ class Reading:
     def log(self) -> TopicLog:
         """The raw topics."""
         if self._log is None:
-            self._log = open_topics(self.settings.topics_url, **self.settings.topic_options())
+            self._log = open_log(self.settings)
         return self._log
 
     @property

@@ -16,7 +16,7 @@ from config.run_file import update_run
 from config.settings import Settings, load_settings
 from connectors.instruments import load_instruments
 from connectors.topics.base import TopicLog
-from connectors.topics.registry import open_topics
+from connectors.topics.registry import open_log
 from connectors.venues.registry import venue
 from dataflows import stages
 from dataflows.draining import drain_on_signals
@@ -59,7 +59,7 @@ class Platform:
     def log(self) -> TopicLog:
         """The topic log, opened once."""
         if self._log is None:
-            self._log = open_topics(self.settings.topics_url, **self.settings.topic_options())
+            self._log = open_log(self.settings)
         return self._log
 
     @property
@@ -150,7 +150,7 @@ class Platform:
         self.warm.prepare()
         self.cold.prepare()
         topics = Topics(
-            open_log=functools.partial(open_topics, self.settings.topics_url, **self.settings.topic_options()),
+            open_log=functools.partial(open_log, self.settings),
             exchanges=exchanges,
             control=self.control,
             limits=ReadLimits(

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from config.settings import Settings
 from connectors.topics.base import TopicLog
 from market.errors import ConfigError
+
+
+def open_log(settings: Settings) -> TopicLog:
+    """Return the raw topics of a platform; as `open_topics`."""
+    return open_topics(settings.topics_url, **settings.topic_options())
 
 
 def open_topics(url: str, **options: Any) -> TopicLog:
