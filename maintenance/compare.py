@@ -27,16 +27,6 @@ class Difference(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One difference, for a person."""
-
-    table: str
-    store: str
-    difference: Difference
-    key: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison:
     """Rows and differences by hour (hours since the epoch)."""
 

@@ -147,11 +147,10 @@ class Refiller:
         if self._venue.contiguous_ids and self._client is not None:
             self._plan.reconnected(symbols, self._now_us(), self._clock(), self._bounds())
 
-    def change(self, instruments: Instruments) -> frozenset[str]:
-        """List these instruments from now on; return the symbols of which no id is known."""
+    def change(self, instruments: Instruments) -> None:
+        """List these instruments from now on."""
         self._instruments = instruments
         self._plan.keep(instruments.by_canonical)
-        return self.unknown()
 
     def unknown(self) -> frozenset[str]:
         """Return the listed symbols of which no id is known: what they have lost cannot be told."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 import sqlalchemy.exc as sql
 from pyiceberg import exceptions as ice
 
-from market.errors import CommitConflict, ConfigError, FatalError, InvariantViolation, PipelineError, SchemaMismatch, SinkUnavailable
+from market.errors import CommitConflict, ConfigError, InvariantViolation, PipelineError, SchemaMismatch, SinkUnavailable
 
 CONFLICT: Final = (
     ice.CommitFailedException,
@@ -88,11 +88,6 @@ def translate(error: Exception, doing: str) -> PipelineError:
                 message += ". A process holds the catalog file and does not let go: a frozen flow? `k2 run --take-over` ends it"
             return ours(message)
     return InvariantViolation(message)
-
-
-def is_fatal(error: Exception) -> bool:
-    """Return whether trying again cannot help."""
-    return isinstance(error, FatalError)
 
 
 def _first_line(error: Exception) -> str:

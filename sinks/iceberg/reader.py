@@ -87,10 +87,6 @@ class ColdReader:
             raise translate(error, "read the frontiers of the cold store") from error
         return sorted(rows, key=lambda row: (row.table, row.topic, row.partition))
 
-    def last_commit(self, table: Table) -> datetime | None:
-        """Return when a writer last committed, aware UTC."""
-        return self.status(table).last_commit
-
     def metadata_location(self, table: Table) -> str:
         """Return what DuckDB, ClickHouse and polars are to be given. Guessing by folder may show uncommitted rows.
 

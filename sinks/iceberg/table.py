@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
@@ -88,12 +88,11 @@ class ColdTable:
         self._committer: Committer
         self._layout: Layout
 
-    def open(self, resume_state: bytes | None, positions: Mapping[TopicPartition, Position] | None = None) -> None:
+    def open(self, resume_state: bytes | None) -> None:
         """Claim the table, so that no earlier writer can commit any more, and take over what one left uncommitted.
 
         Args:
             resume_state: what `snapshot` returned at the barrier that the engine resumes from; None to begin.
-            positions: where the engine resumes each topic partition, if it knows; each goes through `check_resume`.
 
         Raises:
             Refused: the saved state does not fit the table; the message names `k2 recover`.
@@ -116,30 +115,10 @@ class ColdTable:
         pending = None if saved is None else self._resume(saved, committed)
         if pending is not None:
             self._taken = dict(pending.frontier)
-        for (topic, partition), position in (positions or {}).items():
-            self.check_resume(topic, partition, position.generation, position.offset)
         self._committer = Committer(self._name, self._commit, self._workers, self._interval_s, self._now)
         self._committer.start(committed, pending)
         self._workers.join(self)
         self._opened = True
-
-    def check_resume(self, topic: str, partition: int, generation: str, offset: int) -> None:
-        """Raise Refused unless the engine can resume a topic partition at an offset without leaving out rows."""
-        way_out = "Run `k2 recover`: it reads the raw topic from its start and stores what is missing"
-        known = self._taken.get((topic, partition))
-        if known is None:
-            if offset > 0:
-                raise Refused(
-                    f"{self._name} has nothing of {topic} partition {partition}, and the flow would resume at offset {offset}. {way_out}"
-                )
-            return
-        if known.generation != generation:
-            raise Refused(self._of_another_topic(topic, known.generation, generation))
-        if offset > known.offset:
-            raise Refused(
-                f"{self._name} has {topic} partition {partition} up to offset {known.offset}, and the flow would resume at {offset}: the table was set "
-                f"back, or the saved state is of another table. {way_out}"
-            )
 
     def write(self, output: TableOutput) -> None:
         """Take the rows that a raw batch caused; those that the table already has are dropped.

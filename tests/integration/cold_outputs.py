@@ -31,11 +31,9 @@ def url_of(folder: Path) -> str:
 
 
 @contextmanager
-def writing(
-    catalog: Catalog, table: Table = SILVER_TRADES, state: bytes | None = None, *, interval_s: float = 0.0, **options: Any
-) -> Iterator[ColdTable]:
+def writing(catalog: Catalog, table: Table = SILVER_TRADES, state: bytes | None = None, *, interval_s: float = 0.0) -> Iterator[ColdTable]:
     writer = ColdTable(catalog, table, commit_interval_s=interval_s, workers=Workers())
-    writer.open(state, **options)
+    writer.open(state)
     try:
         yield writer
     finally:

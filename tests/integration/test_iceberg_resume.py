@@ -191,20 +191,6 @@ def test_the_state_of_a_dropped_table_is_refused(catalog: Catalog) -> None:
         ColdTable(catalog, SILVER_TRADES).open(state)
 
 
-def test_a_position_past_what_the_table_has_is_refused(catalog: Catalog) -> None:
-    with writing(catalog, interval_s=3600) as writer:
-        writer.write(batch(0, 100))
-        state = writer.snapshot()
-    with writing(catalog, state=state, positions={(TOPIC, 0): at(100)}) as writer:
-        writer.check_resume(TOPIC, 0, "g1", 40)
-        with pytest.raises(Refused, match=r"resume at 101.*k2 recover"):
-            writer.check_resume(TOPIC, 0, "g1", 101)
-        with pytest.raises(Refused, match="generation"):
-            writer.check_resume(TOPIC, 0, "g2", 100)
-        with pytest.raises(Refused, match="k2 recover"):
-            writer.check_resume(TOPIC, 7, "g1", 5)
-
-
 def test_saved_state_of_an_unknown_version_names_the_way_out(catalog: Catalog) -> None:
     with pytest.raises(SchemaMismatch, match="k2 recover"):
         ColdTable(catalog, SILVER_TRADES).open(b"K2IC\x63\x00\x00\x00\x00{}")

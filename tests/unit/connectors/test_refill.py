@@ -284,7 +284,7 @@ def test_symbols_that_are_not_listed_any_more_are_forgotten() -> None:
         bench.see(1, 5, symbol="ETH/USDT")
         bench.see(1, 3)
         assert bench.refiller.unknown() == frozenset()
-        assert bench.refiller.change(build_instruments("binance", ["BTC/USDT", "XRP/USDT"])) == {"XRP/USDT"}
+        bench.refiller.change(build_instruments("binance", ["BTC/USDT", "XRP/USDT"]))
         assert bench.refiller.unknown() == {"XRP/USDT"}
         await bench.until(lambda: not bench.refiller.waiting_ids())
         bench.see(1, 9, symbol="ETH/USDT")
