@@ -32,11 +32,13 @@ def main() -> None:
     figures: list[Figure] = []
     try:
         bench = measure.Bench(folder, Workload(trades=options.trades), options.naive_trades)
-        for name in options.only or measure.GROUPS:
-            print(f"… {name}", flush=True)
-            figures += measure.GROUPS[name](bench)
+        try:
+            for name in options.only or measure.GROUPS:
+                print(f"… {name}", flush=True)
+                figures += measure.GROUPS[name](bench)
+        finally:
+            bench.stop()
     finally:
-        bench.stop()
         shutil.rmtree(folder, ignore_errors=True)
     print(table(figures))
     RESULTS.parent.mkdir(exist_ok=True)
