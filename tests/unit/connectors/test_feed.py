@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from connectors.live.delays import Bounds
 from connectors.live.feed import FLUSH_FRAMES, Feed
 from connectors.live.feed_metrics import FeedCounts
 from connectors.live.outbox import Outbox
@@ -125,6 +126,7 @@ def test_marker_runs_from_confirmation_less_smallest_to_proof_of_life_less_large
     rig.trade(2, 2_300, 3_000)
     rig.feed.mark()
     assert rig.markers() == [(900, 3_000 - 700 - 1, [BTC, ETH])]
+    assert rig.counts.delays == Bounds(100, 700)
     rows = rig.rows()
     assert [r["kind"] for r in rows] == ["event", None, None, "marker"]
     assert rows[-1]["key"] == ""
@@ -189,6 +191,8 @@ def test_disconnected_connection_asserts_what_it_received_and_no_more(rig: Rig) 
     assert rig.markers() == [(-100, 4_899, [BTC])]
     assert rig.events() == [("connected", [BTC, ETH], ""), ("disconnected", [BTC, ETH], "reset by peer")]
     assert (rig.counts.connects, rig.counts.disconnects, rig.counts.connections) == (1, 1, {})
+    with pytest.raises(KeyError):  # nothing of it is kept
+        rig.feed.alive("c", T0 + 9_000)
 
 
 def test_connections_share_the_delays_and_assert_apart(rig: Rig) -> None:

@@ -44,7 +44,9 @@ def test_reading_stops_near_the_limit_and_goes_on(tmp_path: Path) -> None:
 def test_acknowledged_segments_are_removed_and_the_rest_survives_the_process(tmp_path: Path) -> None:
     spill = Spill(tmp_path, segment_bytes=1_000)
     ends = [spill.append(chunk(str(number))) for number in range(20)]
-    before = len(list(tmp_path.iterdir()))
+    files = sorted(tmp_path.iterdir())
+    before = len(files)
+    assert all(file.stat().st_size >= 1_000 for file in files[:-1])
     spill.ack(ends[9])
     assert spill.nbytes == ends[-1] - ends[9]
     assert len(list(tmp_path.iterdir())) < before
@@ -97,7 +99,7 @@ def test_torn_entry_ends_its_segment_and_later_markers_are_not_believed(tmp_path
     torn.write_bytes(torn.read_bytes()[:-cut])
     again = Spill(tmp_path)
     assert texts(again.read(MANY)) == ["a", "c"]
-    assert [d.path for d in again.damage] == [torn]
+    assert [(d.path, d.at, d.lost_bytes) for d in again.damage] == [(torn, 0, torn.stat().st_size)]
     again.ack(again.read_at)
     assert [p.name for p in tmp_path.iterdir()] == ["000002.spill.damaged"]
     new = Spill(tmp_path)
