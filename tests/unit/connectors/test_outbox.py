@@ -32,6 +32,22 @@ def test_what_is_put_is_appended_in_order(topics: Topics, spill: Spill) -> None:
     assert outbox.is_empty
 
 
+def test_memory_is_counted_until_the_topic_has_it(topics: Topics, spill: Spill) -> None:
+    outbox = Outbox(topics, spill)
+    given = numbered(0, 5)
+    for one in given:
+        outbox.put(one)
+    size = sum(one.nbytes for one in given)
+    assert outbox.backlog().memory_bytes == size
+    topics.down = True
+    with pytest.raises(SourceDisconnected):
+        outbox.write_once()
+    assert outbox.backlog().memory_bytes == size
+    topics.down = False
+    assert outbox.write_once()
+    assert outbox.backlog().memory_bytes == 0
+
+
 def test_topic_that_is_down_costs_no_record_and_no_order(topics: Topics, spill: Spill) -> None:
     outbox = Outbox(topics, spill)
     outbox.start()
