@@ -52,7 +52,7 @@ class _Running:
     feed: Feed
     driver: Driver
     refiller: Refiller
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)  # not ended yet
 
 
 class FeedProcess:
@@ -254,8 +254,9 @@ class FeedProcess:
 
     def _spawn(self, running: _Running, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
+        running.tasks.add(task)
+        task.add_done_callback(running.tasks.discard)
         task.add_done_callback(self._ended)
-        running.tasks.append(task)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or (error := task.exception()) is None:
@@ -275,9 +276,10 @@ class FeedProcess:
     async def _end_exchange(self, exchange: str) -> None:
         running = self._running.pop(exchange)
         await running.driver.stop()
-        for task in running.tasks:
+        tasks = list(running.tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*running.tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await running.refiller.stop()
         running.feed.flush()
 

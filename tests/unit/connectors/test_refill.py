@@ -65,14 +65,16 @@ def row(number: int) -> dict[str, Any]:
 class Bench:
     """A refiller of Binance, what it puts, and time that stands still at one second after the last trade."""
 
-    def __init__(self, client: Client | None, exchange: str = "binance", pace: Pace = HASTY) -> None:
+    def __init__(
+        self, client: Client | None, exchange: str = "binance", pace: Pace = HASTY, random: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self.put: list[Outgoing] = []
         self.now_us = f.NOW_US + 10 * SECOND
         self.bounds: Bounds | None = Bounds(0, 1_000)
         self.listed = LISTED if exchange == "binance" else build_instruments(exchange, ["BTC/USDT"])
         self.refiller = Refiller(
             VENUES[exchange], self.listed, client, feed="f1", put=self.put.extend, bounds=lambda: self.bounds,
-            now_us=lambda: self.now_us, random=lambda: 0.0, pace=pace,
+            now_us=lambda: self.now_us, random=random, pace=pace,
         )  # fmt: skip
 
     def see(self, *numbers: int, symbol: str = "BTC/USDT") -> None:
@@ -182,6 +184,33 @@ def test_nothing_is_asked_while_the_venue_wants_peace() -> None:
         await asyncio.sleep(0)
         with pytest.raises(TimeoutError):
             await bench.until(lambda: len(venue.asked) > 1, seconds=0.6)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("trouble", "waits"), [(RestUnreachable("no answer"), [0.5, 1, 2, 4]), (Answer(429, b""), [15, 20, 30, 50])])
+def test_waits_double_until_the_venue_has_answered(trouble: Answer | RestUnreachable, waits: list[float]) -> None:
+    async def scenario() -> None:
+        venue = Venue(range(1, 20))
+        bench = Bench(venue, random=lambda: 0.5)
+        at = 1000.0
+        bench.refiller._clock = lambda: at
+        counts = bench.refiller.counts
+
+        async def waited() -> float:
+            nonlocal at
+            at += 1000
+            venue.script = [trouble]
+            before = counts.refill_failures + counts.refill_pauses
+            await bench.until(lambda: counts.refill_failures + counts.refill_pauses > before)
+            return bench.refiller._paused_until - at
+
+        bench.see(1, 5)
+        assert [await waited() for _ in waits] == waits
+        at += 1000
+        await bench.until(lambda: not bench.refiller.waiting_ids())
+        bench.see(9)
+        assert await waited() == waits[0]
 
     run(scenario)
 

@@ -199,3 +199,14 @@ def test_stopping_leaves_what_waits_alone(rig: Rig) -> None:
     rig.committer.stop(10)
     assert rig.catalog.landed == []
     assert [p.frontier for p in rig.committer.outstanding().pending] == [to(5)]
+
+
+def test_a_writer_held_back_is_told_what_ended_the_commits(rig: Rig) -> None:
+    rig.catalog.failures = [Fenced("somebody else commits")]
+    rig.catalog.held.clear()
+    for number in range(MAX_EPOCHS):
+        rig.committer.add(epoch(number + 1))
+    rig.committer.hurry()
+    rig.catalog.held.set()
+    with pytest.raises(Fenced):
+        rig.committer.wait_for_room()

@@ -106,6 +106,17 @@ def test_an_insert_takes_items_in_order_up_to_its_size() -> None:
     assert full.rows == pending.INSERT_ROWS // 3
 
 
+def test_an_insert_takes_items_in_order_up_to_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "INSERT_BYTES", 2 * item(10).rows.nbytes)
+    full = lane()
+    for end in range(1, 5):
+        full.put(item(10, end), 0.0)
+    assert [i.next_offset for i in full.take(0.0)] == [1, 2]
+    assert full.nbytes == 2 * item(10).rows.nbytes
+    full.take(0.0)
+    assert (full.rows, full.nbytes) == (0, 0)
+
+
 def test_an_item_larger_than_an_insert_goes_alone() -> None:
     full = lane()
     full.put(item(2 * pending.INSERT_ROWS), 0.0)
