@@ -56,8 +56,10 @@ class Latency:
                 continue
             took = now_us - records.column("received_us").to_numpy()
             counts = np.bincount(np.searchsorted(_BOUNDS_US, took), minlength=len(_BOUNDS_US) + 1)
-            self.counts[topic] = self.counts.get(topic, np.zeros(len(_BOUNDS_US) + 1, np.int64)) + counts
             self.sums_us[topic] = self.sums_us.get(topic, 0) + int(took.sum())
+            self.counts[topic] = (
+                self.counts.get(topic, np.zeros(len(_BOUNDS_US) + 1, np.int64)) + counts
+            )  # last: a scrape reads the sums of these
 
     def quantile(self, share: float) -> float | None:
         """Return an upper bound (seconds) of the given share of all frames; None before the first."""
@@ -85,8 +87,9 @@ class FeedCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""
-        yield from self._counters()
-        yield from self._gauges()
+        exchanges = dict(self._exchanges)  # the feed's thread may begin another one
+        yield from self._counters(exchanges)
+        yield from self._gauges(exchanges)
         yield from self._queue()
         latency = HistogramMetricFamily(
             "k2_feed_topic_latency_seconds", "From the socket to the raw topic's acknowledgement.", labels=["exchange"]
@@ -97,7 +100,7 @@ class FeedCollector(Collector):
             latency.add_metric([topic.rsplit(".", 1)[-1]], buckets, self._latency.sums_us[topic] / SECOND)
         yield latency
 
-    def _counters(self) -> Iterator[Metric]:
+    def _counters(self, exchanges: Mapping[str, FeedCounts]) -> Iterator[Metric]:
         values: dict[str, tuple[str, Callable[[FeedCounts], int]]] = {
             "messages": ("Frames received, control frames too.", lambda c: c.messages),
             "bytes": ("Bytes of those frames.", lambda c: c.bytes),
@@ -109,17 +112,17 @@ class FeedCollector(Collector):
         }
         for name, (meaning, value) in values.items():
             family = CounterMetricFamily(f"k2_feed_{name}", meaning, labels=["exchange"])
-            for exchange, counts in self._exchanges.items():
+            for exchange, counts in exchanges.items():
                 family.add_metric([exchange], value(counts))
             yield family
-        refill = {exchange: dict(counts.refill()) for exchange, counts in self._exchanges.items()}
+        refill = {exchange: dict(counts.refill()) for exchange, counts in exchanges.items()}
         for name in dict.fromkeys(name for counted in refill.values() for name in counted):
             family = CounterMetricFamily(f"k2_feed_{name}", f"Refill: {name.replace('_', ' ')}.", labels=["exchange"])
             for exchange, counted in refill.items():
                 family.add_metric([exchange], counted.get(name, 0))
             yield family
 
-    def _gauges(self) -> Iterator[Metric]:
+    def _gauges(self, exchanges: Mapping[str, FeedCounts]) -> Iterator[Metric]:
         now_us = self._now_us()
         open_now = GaugeMetricFamily("k2_feed_connections", "Open connections.", labels=["exchange"])
         silent = GaugeMetricFamily("k2_feed_silence_seconds", "Since the last frame, of the most silent connection.", labels=["exchange"])
@@ -131,7 +134,7 @@ class FeedCollector(Collector):
         held = GaugeMetricFamily(
             "k2_feed_delay_seconds", "Largest receive - event time of 10 minutes; markers hold it back.", labels=["exchange"]
         )
-        for exchange, counts in self._exchanges.items():
+        for exchange, counts in exchanges.items():
             times = list(counts.connections.values())
             open_now.add_metric([exchange], len(times))
             if times:
