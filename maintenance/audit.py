@@ -74,7 +74,7 @@ def audit_exchange(
     tables = all_tables((exchange,))
     for done, table in enumerate(tables):
         progress(f"{exchange}: comparing {table.name}", done, len(tables))
-        for store, found in _compare_table(exchange, table, limits, stores, expected, now_us).items():
+        for store, found in _compare_table(exchange, table, _Reach(limits, log, topic), stores, expected, now_us).items():
             report.examples += [Example(exchange, table.name, store, kind, key) for kind, key in found.examples]
             _count(counts, table, store, found)
     report.lines = [
@@ -109,10 +109,22 @@ def _limits(exchange: str, log: TopicLog, stores: Sequence[Stored], report: Repo
     return limits
 
 
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """How far rows are compared, by partition, and the log that their causes must be in."""
+
+    limits: Mapping[int, int]
+    log: TopicLog
+    topic: str
+
+    def ends(self) -> dict[int, int]:
+        return dict(enumerate(self.log.end_offsets(self.topic)))
+
+
 def _compare_table(
-    exchange: str, table: Table, limits: Mapping[int, int], stores: Sequence[Stored], expected: Expected | None, now_us: int
+    exchange: str, table: Table, reach: _Reach, stores: Sequence[Stored], expected: Expected | None, now_us: int
 ) -> dict[str, Comparison]:
-    found = {store.name: _stored_rows(store, table, exchange, limits, warm=store.name == WARM or expected is None) for store in stores}
+    found = {store.name: _stored_rows(store, table, exchange, reach, warm=store.name == WARM or expected is None) for store in stores}
     outcome: dict[str, Comparison] = {}
     for store in stores:
         rows = found[store.name]
@@ -136,22 +148,28 @@ class _Rows:
     later: pl.DataFrame  # keys of candles whose newest row is caused at or past it
 
 
-def _stored_rows(store: Stored, table: Table, exchange: str, limits: Mapping[int, int], *, warm: bool) -> _Rows:
+def _stored_rows(store: Stored, table: Table, exchange: str, reach: _Reach, *, warm: bool) -> _Rows:
     partition, offset = table.cause_columns
     key = list(key_of(table))
-    # A partition that the topic does not have is no place for a row to come from: its rows are kept, as unexpected ones.
-    limit = pl.col("cause_partition").replace_strict(dict(limits), default=1 << 62, return_dtype=pl.Int64)
     parts, later = [empty(table)], [empty(table).select(key)]
+    limit = _by_partition(reach.limits)
     for batch in store.rows(table, Wanted(exchange)):
         frame = fingerprint(table, batch, warm=warm).with_columns(
             cause_partition=pl.Series(pl.from_arrow(batch.column(partition))).cast(pl.Int64),
             cause_offset=pl.Series(pl.from_arrow(batch.column(offset))),
         )
+        # A record that the topic does not have is no place for a row to come from: such rows are kept, as unexpected ones.
+        # Its end is read after the rows, since a flow beside the audit may have gone on.
+        comes = (pl.col("cause_offset") >= limit) & (pl.col("cause_offset") < _by_partition(reach.ends()))
         if table.layer is Layer.GOLD:
-            later.append(frame.filter(pl.col("cause_offset") >= limit).select(key))
+            later.append(frame.filter(comes).select(key))
             frame = frame.filter(pl.Series(pl.from_arrow(batch.column("is_closed"))))
-        parts.append(frame.filter(pl.col("cause_offset") < limit).drop("cause_partition", "cause_offset"))
+        parts.append(frame.filter(~comes).drop("cause_partition", "cause_offset"))
     return _Rows(pl.concat(parts), pl.concat(later))
+
+
+def _by_partition(offsets: Mapping[int, int]) -> pl.Expr:
+    return pl.col("cause_partition").replace_strict(dict(offsets), default=1 << 62, return_dtype=pl.Int64)
 
 
 def _once(rows: pl.DataFrame, table: Table) -> pl.DataFrame:

@@ -136,6 +136,20 @@ def test_row_of_a_partition_that_the_topic_does_not_have_is_not_expected(log: Me
     assert audited(log, filled(log, "warm"), cold).differences == 1
 
 
+@pytest.mark.parametrize("name", ["silver_trades", "ohlcv_5m"])
+def test_row_of_a_record_past_the_logs_end_is_not_taken_for_one_still_to_be_compared(log: MemoryTopics, name: str) -> None:
+    def moved(table: pa.Table) -> pa.Table:
+        index = table.column_names.index("source_offset")
+        partition = table.column("source_partition")[0].as_py()
+        offsets = [log.end_offsets(TOPIC)[partition], *table.column(index).to_pylist()[1:]]
+        return table.set_column(index, table.schema.field(index), pa.array(offsets, pa.int64()))
+
+    cold = filled(log, "cold")
+    cold.change(name, moved)
+    report = audited(log, filled(log, "warm"), cold)
+    assert {(e.table, e.store) for e in report.examples} == {(name, "cold")}
+
+
 def test_warm_rows_past_their_time_to_live_may_be_gone_from_the_start_only(log: MemoryTopics) -> None:
     def without(rows: Callable[[pa.Table], pa.Table]) -> Store:
         warm = filled(log, "warm")
