@@ -20,6 +20,7 @@ from cli.logs import configure_logs
 from cli.reading import Reading
 from cli.screen import say
 from cli.supervise import Supervisor
+from config.run_file import make_home
 from config.settings import Settings, load_settings
 from maintenance.stored import WARM, Wanted
 from market.errors import ConfigError
@@ -51,7 +52,7 @@ def demo(*, once: bool) -> None:
     list(recordings())
     speed = _speed()
     instruments = settings.home / "instruments.yaml"
-    settings.home.mkdir(parents=True, exist_ok=True)
+    make_home(settings.home)
     instruments.write_text(instruments_text())
     os.environ["K2_INSTRUMENTS"] = str(instruments)
     settings = load_settings()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cli.screen import Meter, meter, say
 from cli.streams import keep_streams
+from config.run_file import make_home
 from config.settings import load_settings
 from connectors.files.loader import LoadedFile, Progress, load_capture
 from connectors.files.raw_file import is_raw_export, load_raw
@@ -28,7 +29,7 @@ def load(exchange: str, files: Sequence[Path], *, quiet: bool) -> None:
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
         raise ConfigError(f"no such file: {', '.join(missing)}")
-    settings.home.mkdir(parents=True, exist_ok=True)
+    make_home(settings.home)
     keep_streams(settings.home, {instruments.exchange: instruments})
     log = open_log(settings)
     try:

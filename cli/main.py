@@ -297,6 +297,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error), error.exit_code, debug=debug)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED, debug=debug)
+    except OSError as error:  # a disk that is full, read-only or gone: not ours to prevent, and no riddle
+        where = f"{error.filename}: " if error.filename is not None else ""
+        _fail(f"{where}{error.strerror or error or type(error).__name__}", FAILED, debug=debug)
     except Exception as error:
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         _fail(f"unexpected error: {text} (add {DEBUG} to see where)", FAILED, debug=debug)

@@ -55,7 +55,7 @@ def update_run(home: Path, **sections: Mapping[str, Any] | str | None) -> dict[s
     Returns:
         The whole content as written.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    make_home(home)
     with exclusively(home / ".run.lock"):
         content = read_run(home)
         for name, value in sections.items():
@@ -71,6 +71,19 @@ def update_run(home: Path, **sections: Mapping[str, Any] | str | None) -> dict[s
     return content
 
 
+def make_home(home: Path) -> None:
+    """Create the folder of a platform unless it is there.
+
+    Raises:
+        ConfigError: it cannot be made or written to.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(home / ".run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise ConfigError(f"the home {home} (K2_HOME) cannot be used: {error.strerror}") from error
+
+
 def change_pids(home: Path, role: str, change: Callable[[list[int]], list[int]]) -> None:
     """Change the list of processes of a role (`feed`), one process at a time.
 
@@ -79,7 +92,7 @@ def change_pids(home: Path, role: str, change: Callable[[list[int]], list[int]])
         role: a key of `pids` whose value is a list.
         change: gets the list that is stored and returns the new one.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    make_home(home)
     with exclusively(home / ".run.lock"):
         content = read_run(home)
         pids = content.setdefault("pids", {})

@@ -138,9 +138,12 @@ class Settings(BaseSettings):
 
     @field_validator("warm_url")
     @classmethod
-    def _no_login(cls, url: str) -> str:
-        if url and _parts(url).username is not None:
+    def _is_server(cls, url: str) -> str:
+        parts = _parts(url)
+        if parts.username is not None:
             raise ValueError("holds a user: put it in K2_WARM_USER and the password in K2_WARM_PASSWORD, since URLs are logged and saved")
+        if url and (parts.scheme not in {"http", "https"} or not parts.hostname):
+            raise ValueError("is not http://host:port or https://host:port")
         return url
 
     @field_validator("venues_url")

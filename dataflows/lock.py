@@ -13,7 +13,7 @@ from typing import Final, Self
 
 import structlog
 
-from market.errors import Locked, Refused
+from market.errors import ConfigError, Locked, Refused
 
 log = structlog.get_logger()
 DRAIN_SECONDS: Final = 15.0  # an epoch plus its commits; a frozen process is killed after that
@@ -34,11 +34,15 @@ class ExecutionLock:
             take_over: end the process that holds the lock first: asked to drain, then killed, frozen or not.
 
         Raises:
+            ConfigError: there is no place for it.
             Locked: another process holds it.
             Refused: the holder could not be ended.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(f"the lock {self.path} of the recovery folder cannot be made: {error.strerror}") from error
         try:
             if not _try_lock(file):
                 self._make_way(file, take_over=take_over)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dataflows.lock import ExecutionLock
-from market.errors import Locked
+from market.errors import ConfigError, Locked
 
 HOLD = """
 import signal, sys, time
@@ -39,6 +39,12 @@ def freeze(process: subprocess.Popen[str]) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "recovery"
+
+
+def test_place_where_no_lock_can_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"/file/recovery.lock of the recovery folder cannot be made: "):
+        ExecutionLock(tmp_path / "file" / "recovery").acquire()
 
 
 def test_second_holder_is_refused_and_told_who_holds(folder: Path) -> None:

@@ -134,6 +134,12 @@ def test_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     assert stat.S_IMODE(target.stat().st_mode) & 0o444 == 0o444 & ~os.umask(os.umask(0o22))
 
 
+def test_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot write .*: Is a directory"), export._output(tmp_path):
+        pass
+    assert list(tmp_path.parent.glob(f".{tmp_path.name}.*")) == []
+
+
 def test_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with (
         pytest.raises(ConfigError, match=r"cannot write .*/no/out.csv: No such file or directory"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -105,6 +106,14 @@ def test_debug_shows_the_traceback_wherever_it_stands(run: Run, monkeypatch: pyt
     assert code == 3
     assert "Traceback" in err
     assert err.splitlines()[-1] == "k2: held by process 7"
+
+
+def test_full_disk_is_told_without_a_riddle(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/home/topics.db")
+
+    monkeypatch.setattr(lifecycle, "up", full)
+    assert run("up") == (4, "", "k2: /home/topics.db: No space left on device\n")
 
 
 def test_bad_settings_exit_2_for_every_command_that_reads_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

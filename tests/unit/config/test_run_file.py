@@ -11,6 +11,12 @@ from config.run_file import change_pids, read_run, run_path, update_run
 from market.errors import ConfigError
 
 
+def test_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"the home .*/file/home \(K2_HOME\) cannot be used: Not a directory"):
+        update_run(tmp_path / "file" / "home")
+
+
 def test_no_file_reads_as_empty(tmp_path: Path) -> None:
     assert read_run(tmp_path) == {}
 

@@ -117,6 +117,8 @@ def test_gap_grace_beyond_lateness_is_refused(monkeypatch: pytest.MonkeyPatch) -
         ("K2_VENUES_URL", "http://127.0.0.1:0", "has no port from 1 to 65535"),
         ("K2_VENUES_URL", "http://bob@127.0.0.1:1", "holds a user"),
         ("K2_WARM_URL", "http://127.0.0.1:99999", "K2_WARM_URL='http://127.0.0.1:99999': has no port from 1 to 65535"),
+        ("K2_WARM_URL", "ftp://host:8123", "K2_WARM_URL='ftp://host:8123': is not http://host:port or https://host:port"),
+        ("K2_WARM_URL", "host", "is not http://host:port"),
         ("K2_FEED_METRICS", "here", "is not host:port or off"),
         ("K2_FEED_METRICS", "127.0.0.1:99999", "is not host:port or off"),
         ("K2_FEED_SPILL_LIMIT", "0", "greater than or equal to 1"),
