@@ -111,6 +111,11 @@ def test_each_kind_of_difference_is_found_in_its_hour() -> None:
     assert kinds(wanted, prints((1, 5, 9), (2, 6, 8), (2, 6, 8), (2, 6, 8), (3, 7, 7))) == ({6: 2}, [Difference.REPEATED])
 
 
+@pytest.mark.parametrize("offset", [-1, -(2**63), 1 << 40, 2**63 - 1])
+def test_row_at_an_offset_that_no_log_has_is_found_at_once(offset: int) -> None:
+    assert kinds(prints((1, 5, 9)), prints((1, 5, 9), (offset, 5, 1))) == ({5: 1}, [Difference.EXTRA])
+
+
 def test_copy_with_other_values_is_a_changed_row() -> None:
     differences, found = kinds(prints((1, 5, 9)), prints((1, 5, 9), (1, 5, 3)))
     assert found == [Difference.CHANGED]
