@@ -255,7 +255,8 @@ def sinks(bench: Bench) -> list[Figure]:
 
 def kafka_log(bench: Bench) -> list[Figure]:
     """The Kafka log, with the test suite's broker on the same cores; left out where there is none."""
-    from tests.servers.kafka import Unavailable, running_broker
+    from tests.servers.fetched import Unavailable
+    from tests.servers.kafka import running_broker
 
     made = [records for records, _ in batches(bench.workload, "binance", PARTITIONS, 10_000)][:20]
     count = sum(b.num_rows for records in made for b in records.values())

@@ -39,7 +39,7 @@ class Home:
     def fill(self, workload: Workload) -> int:
         """Write a workload into the home's topics and list its instruments."""
         self.env["K2_INSTRUMENTS"] = str(write_instruments(workload, self.folder / "instruments.yaml"))
-        log = open_topics(f"sqlite:///{self.folder}/topics.db")
+        log = open_topics(self.env.get("K2_TOPICS_URL", f"sqlite:///{self.folder}/topics.db"))
         try:
             return fill(log, workload)
         finally:
@@ -72,7 +72,7 @@ class Home:
             with WarmReader(Endpoint(warm["url"], warm["reader_user"], warm["reader_password"])) as reader:
                 found = reader.read_table(table, "is_closed" if table.layer is Layer.GOLD else "")
         else:
-            found = ColdReader(open_catalog(f"sqlite:///{self.folder}/cold/catalog.db")).read(table)
+            found = ColdReader(open_catalog(self.env.get("K2_COLD_URL", f"sqlite:///{self.folder}/cold/catalog.db"))).read(table)
         frame = pl.from_arrow(found.select([f.name for f in table.arrow_schema(warm=True) if not pa.types.is_map(f.type)]))
         assert isinstance(frame, pl.DataFrame)
         return frame.sort(table.key)

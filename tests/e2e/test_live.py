@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.live import LiveHome, assert_stores_equal_books, live, minutes_from
 
-LEAD_SECONDS = 14  # a feed needs some of them to start; the minute after them is covered whole
+LEAD_SECONDS = 4  # the market waits for the feed; the minute after them is covered whole
 
 
 def let_trade_and_settle(where: LiveHome, whole_from: int, seconds: float) -> None:
@@ -34,7 +34,7 @@ def market(symbols: int, rate: int, minutes: int, *more: str) -> tuple[str, ...]
     seconds = LEAD_SECONDS + 60 * minutes + 6
     return (
         *("--symbols", str(symbols), "--quiet-symbols", "1", "--rate", str(rate)),
-        *("--seconds", str(seconds), "--start", minutes_from(LEAD_SECONDS), *more),
+        *("--seconds", str(seconds), "--start", minutes_from(LEAD_SECONDS), "--wait-for-clients", *more),
     )
 
 

@@ -26,7 +26,7 @@ def traded(where: LiveHome, window: int) -> set[tuple[str, str]]:
 
 
 def test_a_killed_feeds_candles_stay_open_and_close_complete_when_it_is_back(tmp_path: Path) -> None:
-    options = ("--symbols", "3", "--quiet-symbols", "1", "--rate", "300", "--start", minutes_from(15))
+    options = ("--symbols", "3", "--quiet-symbols", "1", "--rate", "300", "--start", minutes_from(4), "--wait-for-clients")
     with live(tmp_path, *options) as where:
         where.start("feed", "feed", "--name", "one")
         window = where.wait_for_feed()

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from confluent_kafka.admin import AdminClient
 
 from connectors.topics.base import TopicLog
 from connectors.topics.registry import open_topics
@@ -78,14 +77,6 @@ def caught_up(where: LiveHome) -> bool:
     return not list((where.home.folder / "feed" / "one").glob("*.spill"))
 
 
-def forget_raw_topics(broker: OwnBroker) -> None:
-    """Delete what another test has left on the broker under the names that a feed uses."""
-    admin = AdminClient({"bootstrap.servers": broker.address})
-    left = [name for name in admin.list_topics(timeout=30).topics if name.startswith("raw.trades.")]
-    for done in admin.delete_topics(left).values() if left else ():
-        done.result()
-
-
 def test_locked_sqlite_topics(tmp_path: Path) -> None:
     with live(tmp_path, "--symbols", "20", "--rate", str(RATE)) as where:
         url = f"sqlite:///{where.home.folder}/topics.db"
@@ -104,7 +95,7 @@ def test_locked_sqlite_topics(tmp_path: Path) -> None:
 
 def test_stopped_kafka_broker(tmp_path: Path, own_kafka_broker: OwnBroker) -> None:
     url = own_kafka_broker.url
-    forget_raw_topics(own_kafka_broker)
+    own_kafka_broker.forget_raw_topics()
     with live(tmp_path, "--symbols", "20", "--rate", str(RATE), K2_TOPICS_URL=url) as where:
         start(where, url)
         broker = own_kafka_broker.process

@@ -16,7 +16,8 @@ from tests.integration.kafka_log import (
     read_some,
 )
 from tests.records import numbered, payloads, read_all
-from tests.servers.kafka import USER, OwnBroker, free_ports
+from tests.servers.fetched import free_ports
+from tests.servers.kafka import USER, OwnBroker
 
 # ------------------------------------------------------------------------------------------------------------ connections
 

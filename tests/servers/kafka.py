@@ -1,20 +1,17 @@
 """A real Apache Kafka broker for tests: one node, loopback only, started from jars that Maven fetches once.
 
-The jars lie in `K2_TEST_CACHE` (default `~/.cache/k2-tests`), outside the repository. `K2_TEST_KAFKA=host:port` names a
-broker of your own instead; tests that stop the broker or log in to it then skip, as do all without Java, Maven and broker.
+`K2_TEST_KAFKA=host:port` names a broker of your own instead; tests that stop the broker or log in to it then skip, as do all
+without Java, Maven and broker.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,16 +21,13 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tests.servers.fetched import Unavailable, dies_with_parent, fetched_jars, free_ports, run
+
 HERE: Final = Path(__file__).parent / "kafka"
 CLUSTER_ID: Final = "azItdGVzdHMtY2x1c3Rlcg"  # 16 bytes in base64, as the formatter wants it
 USER: Final = "k2"
 TEST_TOPICS: Final = "k2_test."  # not named like raw topics: a flow on the same broker would take them for exchanges
-READY_SECONDS: Final = 60
-FETCH_SECONDS: Final = 280
-
-
-class Unavailable(Exception):
-    """There is nothing to start a broker with; the text is the reason. Tests skip."""
+READY_SECONDS: Final = 180  # a busy machine takes its time
 
 
 class DidNotStart(Exception):
@@ -99,16 +93,16 @@ class OwnBroker(Broker):
         (self.folder / "server.properties").write_text(text)
         store = ["-keystore", str(self.folder / "broker.p12"), "-storepass", self.password, "-alias", "broker"]
         subject = ["-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1", "-validity", "30", "-keyalg", "EC", "-groupname", "secp256r1"]
-        _run(DidNotStart, ["keytool", "-genkeypair", "-storetype", "PKCS12", *store, *subject])
-        _run(DidNotStart, ["keytool", "-exportcert", "-rfc", *store, "-file", str(self.certificate)])
+        run(DidNotStart, ["keytool", "-genkeypair", "-storetype", "PKCS12", *store, *subject])
+        run(DidNotStart, ["keytool", "-exportcert", "-rfc", *store, "-file", str(self.certificate)])
         settings = str(self.folder / "server.properties")
-        _run(DidNotStart, [*self._java("128m"), "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", settings])
+        run(DidNotStart, [*self._java("128m"), "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", settings])
 
     def start(self) -> None:
         """Start the process and wait until it answers."""
         with (self.folder / "broker.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*_dies_with_parent(), *self._java("256m"), "kafka.Kafka", str(self.folder / "server.properties")],
+                [*dies_with_parent(), *self._java("256m"), "kafka.Kafka", str(self.folder / "server.properties")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -119,6 +113,13 @@ class OwnBroker(Broker):
             self.kill()
             lines = (self.folder / "broker.log").read_text(errors="replace").splitlines()[-15:]
             raise DidNotStart("\n".join([str(error), *lines])) from None
+
+    def forget_raw_topics(self) -> None:
+        """Delete what another test has left under the names that feeds and flows use."""
+        admin = AdminClient({"bootstrap.servers": self.address})
+        left = [name for name in admin.list_topics(timeout=30).topics if name.startswith("raw.trades.")]
+        for done in admin.delete_topics(left).values() if left else ():
+            done.result()
 
     def kill(self) -> None:
         """End the process as a crash would."""
@@ -144,60 +145,6 @@ class OwnBroker(Broker):
         return ["java", f"-Xmx{heap}", "-XX:+UseSerialGC", "-Djava.awt.headless=true", logging, "-cp", f"{self.jars}/*"]
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
-
-
-def cached_jars() -> Path:
-    """Return the folder with the broker's jars, fetching them once; raises `Unavailable`.
-
-    A fetch goes into a folder of its own which is renamed when it is complete: an aborted one leaves nothing that looks
-    complete, and of two at the same time one wins.
-    """
-    missing = [tool for tool in ("java", "keytool", "mvn") if shutil.which(tool) is None]
-    pom = HERE / "pom.xml"
-    cache = Path(os.environ.get("K2_TEST_CACHE") or Path.home() / ".cache" / "k2-tests")
-    jars = cache / f"kafka-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
-    if jars.is_dir():
-        missing = [tool for tool in missing if tool != "mvn"]
-    if missing:
-        raise Unavailable(f"no {' and no '.join(missing)} on this machine to start a broker with, and K2_TEST_KAFKA is not set")
-    if jars.is_dir():
-        return jars
-    cache.mkdir(parents=True, exist_ok=True)
-    fetched = Path(tempfile.mkdtemp(prefix=f"{jars.name}.", dir=cache))
-    try:
-        _run(
-            Unavailable,
-            ["mvn", "-B", "-q", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={fetched}", "-DincludeScope=runtime"],
-        )
-        with contextlib.suppress(OSError):  # somebody else was first
-            fetched.rename(jars)
-    finally:
-        shutil.rmtree(fetched, ignore_errors=True)
-    return jars
-
-
-def _run(failure: type[Exception], command: list[str]) -> None:
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=FETCH_SECONDS)
-    except subprocess.CalledProcessError as error:
-        said = (error.stdout + error.stderr).decode(errors="replace").strip().splitlines()[-5:]
-        raise failure("\n".join([f"{command[0]} ended with {error.returncode}", *said])) from None
-    except subprocess.TimeoutExpired:
-        raise failure(f"{command[0]} did not end within {FETCH_SECONDS} s") from None
-
-
-def _dies_with_parent() -> list[str]:
-    # A test run that is killed must not leave a broker behind.
-    return ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
-
-
 @contextlib.contextmanager
 def running_broker(folder: Path) -> Iterator[Broker]:
     """Give the user's broker, or one of our own for as long as the block runs; raises `Unavailable`."""
@@ -208,7 +155,7 @@ def running_broker(folder: Path) -> Iterator[Broker]:
         with _tidied(named):
             yield broker
         return
-    own = OwnBroker(folder, cached_jars())
+    own = OwnBroker(folder, fetched_jars("kafka", HERE / "pom.xml", tools=("java", "keytool")))
     own.format()
     try:
         own.start()

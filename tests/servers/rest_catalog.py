@@ -1,17 +1,12 @@
-"""A real Iceberg REST catalog for tests: the reference implementation, loopback only, warehouse in a folder.
+"""A real Iceberg REST catalog for tests: the reference implementation, loopback only, warehouse in a folder or an object store.
 
-The jars lie in `K2_TEST_CACHE` (default `~/.cache/k2-tests`), outside the repository; Maven fetches them once. Tests skip with
-the reason where Java or the jars are missing.
+Maven fetches its jars once. Tests skip with the reason where Java or the jars are missing.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-import shutil
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -22,11 +17,10 @@ from typing import Final
 
 import pytest
 
-from tests.servers.kafka import Unavailable, free_ports
+from tests.servers.fetched import Unavailable, dies_with_parent, fetched_jars, free_ports
 
 HERE: Final = Path(__file__).parent / "rest"
 READY_SECONDS: Final = 60
-FETCH_SECONDS: Final = 280
 
 
 @dataclass(frozen=True)
@@ -41,39 +35,18 @@ class RestServer:
         return f"rest+http://127.0.0.1:{self.port}"
 
 
-def cached_jars() -> Path:
-    """Return the folder with the jars, fetching them once; raises `Unavailable`. Complete or absent, also when aborted."""
-    pom = HERE / "pom.xml"
-    cache = Path(os.environ.get("K2_TEST_CACHE") or Path.home() / ".cache" / "k2-tests")
-    jars = cache / f"rest-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
-    needed = ["java"] if jars.is_dir() else ["java", "mvn"]
-    missing = [tool for tool in needed if shutil.which(tool) is None]
-    if missing:
-        raise Unavailable(f"no {' and no '.join(missing)} on this machine to start an Iceberg REST catalog with")
-    if jars.is_dir():
-        return jars
-    cache.mkdir(parents=True, exist_ok=True)
-    fetched = Path(tempfile.mkdtemp(prefix=f"{jars.name}.", dir=cache))
-    command = ["mvn", "-B", "-q", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={fetched}", "-DincludeScope=runtime"]
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=FETCH_SECONDS)
-        with contextlib.suppress(OSError):  # somebody else was first
-            fetched.rename(jars)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        said = ((error.stdout or b"") + (error.stderr or b"")).decode(errors="replace").strip().splitlines()[-3:]
-        raise Unavailable("\n".join(["the jars of the Iceberg REST catalog could not be fetched", *said])) from None
-    finally:
-        shutil.rmtree(fetched, ignore_errors=True)
-    return jars
-
-
 @contextlib.contextmanager
-def running_catalog(folder: Path) -> Iterator[RestServer]:
-    """Give a catalog for as long as the block runs; raises `Unavailable`."""
-    jars = cached_jars()
+def running_catalog(folder: Path, **properties: str) -> Iterator[RestServer]:
+    """Give a catalog for as long as the block runs; raises `Unavailable`.
+
+    Args:
+        folder: where its database and, unless the properties say otherwise, its warehouse lie.
+        properties: of the catalog, `__` for a dot and `_` for a dash: `s3__endpoint`.
+    """
+    jars = fetched_jars("rest", HERE / "pom.xml")
     (port,) = free_ports(1)
     (folder / "warehouse").mkdir(parents=True, exist_ok=True)
-    dies_with_parent = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+    named = {name.replace("__", ".").replace("_", "-"): value for name, value in properties.items()}
     options = [
         "-Xmx256m",
         "-XX:+UseSerialGC",
@@ -82,10 +55,15 @@ def running_catalog(folder: Path) -> Iterator[RestServer]:
         "-cp",
         f"{jars}/*",
     ]
-    arguments = [str(HERE / "RestCatalogServer.java"), str(port), str(folder / "catalog.db"), str(folder / "warehouse")]
+    settings = {
+        "uri": f"jdbc:sqlite:{folder}/catalog.db?busy_timeout=10000&journal_mode=WAL",
+        "warehouse": f"file://{folder}/warehouse",
+        **named,
+    }
+    arguments = [str(HERE / "RestCatalogServer.java"), str(port), *(f"{name}={value}" for name, value in settings.items())]
     with (folder / "rest.log").open("ab") as log:
         process = subprocess.Popen(
-            [*dies_with_parent, "java", *options, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            [*dies_with_parent(), "java", *options, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
         )
     try:
         _wait_ready(port, process, folder / "rest.log")

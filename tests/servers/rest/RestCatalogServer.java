@@ -1,4 +1,5 @@
 import java.net.InetSocketAddress;
+import java.util.HashMap;
 import java.util.Map;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.iceberg.CatalogUtil;
@@ -9,20 +10,19 @@ import org.eclipse.jetty.ee10.servlet.ServletContextHandler;
 import org.eclipse.jetty.ee10.servlet.ServletHolder;
 import org.eclipse.jetty.server.Server;
 
-/** Serves Iceberg's reference REST catalog on loopback. Arguments: port, SQLite file, warehouse folder. */
+/** Serves Iceberg's reference REST catalog on loopback. Arguments: port, then catalog properties as name=value. */
 public final class RestCatalogServer {
   public static void main(String[] arguments) throws Exception {
-    Catalog catalog =
-        CatalogUtil.buildIcebergCatalog(
-            "tests",
-            Map.of(
-                "catalog-impl", "org.apache.iceberg.jdbc.JdbcCatalog",
-                "uri", "jdbc:sqlite:" + arguments[1] + "?busy_timeout=10000&journal_mode=WAL",
-                "jdbc.schema-version", "V1",
-                "jdbc.strict-mode", "true",
-                "clients", "1",
-                "warehouse", "file://" + arguments[2]),
-            new Configuration());
+    Map<String, String> properties = new HashMap<>();
+    properties.put("catalog-impl", "org.apache.iceberg.jdbc.JdbcCatalog");
+    properties.put("jdbc.schema-version", "V1");
+    properties.put("jdbc.strict-mode", "true");
+    properties.put("clients", "1");
+    for (int i = 1; i < arguments.length; i++) {
+      String[] pair = arguments[i].split("=", 2);
+      properties.put(pair[0], pair[1]);
+    }
+    Catalog catalog = CatalogUtil.buildIcebergCatalog("tests", properties, new Configuration());
     ServletContextHandler pages = new ServletContextHandler(ServletContextHandler.NO_SESSIONS);
     pages.addServlet(new ServletHolder(new RESTCatalogServlet(new RESTCatalogAdapter(catalog))), "/*");
     Server server = new Server(new InetSocketAddress("127.0.0.1", Integer.parseInt(arguments[0])));
