@@ -138,9 +138,7 @@ class LiveHome:
         return int((self.market.state()["now_us"] // MINUTE_US + 1) * MINUTE_US)
 
     def newest(self) -> dict[tuple[str, str], int]:
-        """Return the highest trade id of each symbol that ClickHouse holds; nothing until the flow has started it."""
-        if "warm" not in self.home.run_file():
-            return {}
+        """Return the highest trade id of each symbol that ClickHouse holds."""
         sql = "SELECT exchange, canonical_symbol, max(sequence_number) AS id FROM k2.silver_trades GROUP BY exchange, canonical_symbol"
         return {(row["exchange"], row["canonical_symbol"]): row["id"] for row in self.query(sql)}
 

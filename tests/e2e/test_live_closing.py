@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.live import LiveHome, live, minutes_from
-
-pytestmark = pytest.mark.timeout(300)
 
 
 def closed(where: LiveHome, window: int) -> set[tuple[str, str, bool]]:
@@ -28,6 +24,7 @@ def traded(where: LiveHome, window: int) -> set[tuple[str, str]]:
 def test_a_killed_feeds_candles_stay_open_and_close_complete_when_it_is_back(tmp_path: Path) -> None:
     options = ("--symbols", "3", "--quiet-symbols", "1", "--rate", "300", "--start", minutes_from(4), "--wait-for-clients")
     with live(tmp_path, *options) as where:
+        where.home.k2("up")  # the market waits for the feed, not for the tables
         where.start("feed", "feed", "--name", "one")
         window = where.wait_for_feed()
         where.start("flow", "run")
