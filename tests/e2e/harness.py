@@ -25,7 +25,7 @@ from sinks.endpoint import Endpoint
 from sinks.iceberg import ColdReader, open_catalog
 
 K2 = [sys.executable, "-m", "cli.main"]
-RUN_SECONDS = 240
+RUN_SECONDS = 500
 
 
 class Home:

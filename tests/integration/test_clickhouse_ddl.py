@@ -15,7 +15,6 @@ from sinks.clickhouse import WarmReader, ddl, prepare
 from sinks.endpoint import Endpoint, ask
 
 TABLES = all_tables(("binance", "kraken"))
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")

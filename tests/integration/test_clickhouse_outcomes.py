@@ -28,8 +28,6 @@ from tests.integration.warm_sink import (
     write,
 )
 
-pytestmark = pytest.mark.timeout(120)
-
 # ------------------------------------------------------------------------------------------------------- unknown outcomes
 
 

@@ -35,8 +35,6 @@ from tests.integration.warm_sink import (
     write,
 )
 
-pytestmark = pytest.mark.timeout(120)
-
 # ------------------------------------------------------------------------------------------------------------ what arrives
 
 

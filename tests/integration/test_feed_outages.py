@@ -19,7 +19,7 @@ from tests.e2e.live import LiveHome, live
 from tests.servers.kafka import OwnBroker
 from tests.topic_truth import check_markers, held
 
-pytestmark = [pytest.mark.prove, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.prove
 
 DOWN_SECONDS = 30
 RATE = 10_000

@@ -13,7 +13,7 @@ from tests.cli_calls import call
 from tests.e2e.harness import K2
 from tests.e2e.live import live
 
-pytestmark = [pytest.mark.prove, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.prove
 
 
 def test_feed_flow_and_store_start_and_stop_together(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from sinks.clickhouse import WarmReader, prepare
 from tests.integration.warm_outputs import EXCHANGE, PER_RECORD, TABLES
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(280)
 
 
 @pytest.fixture

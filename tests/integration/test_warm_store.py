@@ -21,8 +21,6 @@ from market.errors import ConfigError, FatalError
 from sinks import warm_files, warm_store
 from sinks.endpoint import Endpoint, ask
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
