@@ -158,7 +158,7 @@ class Reading:
 def newest_gaps(events: list[pl.DataFrame]) -> pl.DataFrame:
     """Return the gaps of now out of all events of the ledger, ascending by exchange, symbol, first id."""
     if not events:
-        return pl.DataFrame(TRADE_GAPS.arrow_schema().empty_table())
+        return pl.DataFrame(schema=pl.Schema(TRADE_GAPS.arrow_schema()))
     key = list(TRADE_GAPS.key)
     newest = pl.concat(events).sort("source_offset", "source_index").unique(subset=key, keep="last")
     return newest.filter(pl.col("state") != "filled").sort(key)

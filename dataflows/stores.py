@@ -13,11 +13,13 @@ from market.errors import SchemaMismatch
 from market.output import TableOutput
 from market.record import shard_of, topic_name
 from market.schema import all_tables
-from sinks.clickhouse import ClickHouseWarm, WarmPartition, WarmReader
+from sinks.clickhouse import WarmReader
 from sinks.clickhouse import prepare as prepare_warm
+from sinks.clickhouse.warm import ClickHouseWarm, WarmPartition
 from sinks.endpoint import Endpoint
-from sinks.iceberg import ColdReader, ColdTable, open_catalog
+from sinks.iceberg import ColdReader, open_catalog
 from sinks.iceberg import prepare as prepare_cold
+from sinks.iceberg.table import ColdTable
 from sinks.warm_store import ensure
 
 STATE_VERSION: Final = 1

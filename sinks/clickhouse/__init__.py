@@ -1,7 +1,9 @@
-"""The ClickHouse side of the platform: tables, the exactly-once sink, the reader."""
+"""The ClickHouse side of the platform: tables and the reader; the exactly-once sink is `warm`, imported by that name.
+
+Who only reads does not wait for the compiled code that writers need (half a second).
+"""
 
 from sinks.clickhouse.ddl import prepare
 from sinks.clickhouse.reader import Frontier, WarmReader
-from sinks.clickhouse.warm import ClickHouseWarm, WarmPartition
 
-__all__ = ["ClickHouseWarm", "Frontier", "WarmPartition", "WarmReader", "prepare"]
+__all__ = ["Frontier", "WarmReader", "prepare"]

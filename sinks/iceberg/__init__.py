@@ -4,12 +4,13 @@ catalog    URL → catalog                      fence      one writer: commits l
 layout     schema, partitions, properties     append     rows → data files, in the background
 table      ColdTable: the writer              gold       candle changes → merged rows at commit time
 reader     ColdReader                         committer  commits in order, never waited for
+
+The writer is imported as `sinks.iceberg.table`: who only reads does not wait for the compiled code behind it (half a second).
 """
 
 from sinks.iceberg.catalog import open_catalog
 from sinks.iceberg.frontier import Position, TopicPartition
 from sinks.iceberg.layout import prepare
 from sinks.iceberg.reader import ColdReader, TableFrontier, TableStatus
-from sinks.iceberg.table import ColdTable
 
-__all__ = ["ColdReader", "ColdTable", "Position", "TableFrontier", "TableStatus", "TopicPartition", "open_catalog", "prepare"]
+__all__ = ["ColdReader", "Position", "TableFrontier", "TableStatus", "TopicPartition", "open_catalog", "prepare"]

@@ -20,7 +20,8 @@ import structlog
 
 from market.errors import Fenced
 from market.schema import OHLCV, SILVER_TRADES, Change, Table, bronze_table
-from sinks.iceberg import ColdTable, Position, open_catalog
+from sinks.iceberg import Position, open_catalog
+from sinks.iceberg.table import ColdTable
 from tests.gold_rows import MINUTE, changes_of, gold_row, status_row
 from tests.integration.cold_outputs import batch, url_of
 from tests.integration.warm_outputs import EXCHANGE, GENERATION, TOPIC

@@ -13,7 +13,8 @@ from pyiceberg.catalog import Catalog
 
 from market.output import TableOutput
 from market.schema import SILVER_TRADES, Layer, Table, gold_output_schema
-from sinks.iceberg import ColdReader, ColdTable, Position, open_catalog, prepare
+from sinks.iceberg import ColdReader, Position, open_catalog, prepare
+from sinks.iceberg.table import ColdTable
 from sinks.iceberg.workers import Workers
 from tests.integration.warm_outputs import EXCHANGE, GENERATION, PER_RECORD, TABLES, TOPIC, rows
 

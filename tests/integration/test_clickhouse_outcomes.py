@@ -10,7 +10,8 @@ import pytest
 
 from market.errors import Fenced, PipelineError, SchemaMismatch, SinkUnavailable
 from market.schema import FEED_EVENTS, SILVER_TRADES
-from sinks.clickhouse import ClickHouseWarm, WarmReader, inserter
+from sinks.clickhouse import WarmReader, inserter
+from sinks.clickhouse.warm import ClickHouseWarm
 from sinks.endpoint import Endpoint, ask
 from tests.integration.lossy_proxy import Fate, Once, lossy
 from tests.integration.warm_outputs import (

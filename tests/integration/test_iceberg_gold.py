@@ -11,7 +11,8 @@ from pyiceberg.catalog import Catalog
 
 from market.errors import Fenced
 from market.schema import OHLCV, Change
-from sinks.iceberg import ColdReader, ColdTable, open_catalog
+from sinks.iceberg import ColdReader, open_catalog
+from sinks.iceberg.table import ColdTable
 from tests.gold_rows import GOLD, MINUTE, changes_of, gold_row, key_of, naive_merge, status_row
 from tests.integration.cold_outputs import at, batch, store, writing
 

@@ -12,8 +12,9 @@ from pyiceberg.catalog import Catalog
 
 from market.errors import Fenced, Refused, SchemaMismatch
 from market.schema import OHLCV, SILVER_TRADES, TRADE_GAPS, Layer, bronze_table
-from sinks.iceberg import ColdReader, ColdTable, open_catalog, prepare
+from sinks.iceberg import ColdReader, open_catalog, prepare
 from sinks.iceberg.layout import SNAPSHOTS_KEPT
+from sinks.iceberg.table import ColdTable
 from tests.integration.cold_outputs import at, batch, causes, expected, store, url_of, writing
 from tests.integration.warm_outputs import EXCHANGE, TABLES, TOPIC, rows
 

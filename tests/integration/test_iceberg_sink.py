@@ -15,8 +15,9 @@ from pyiceberg.catalog import Catalog
 
 from market.errors import ConfigError, SchemaMismatch, SinkUnavailable
 from market.schema import CHANGE, OHLCV, SILVER_TRADES, TRADE_GAPS, Layer, Table, all_tables, bronze_table
-from sinks.iceberg import ColdReader, ColdTable, open_catalog, prepare
+from sinks.iceberg import ColdReader, open_catalog, prepare
 from sinks.iceberg.append import GROUP_ROWS, MAX_OPEN_FILES
+from sinks.iceberg.table import ColdTable
 from sinks.iceberg.workers import Workers
 from tests.integration.cold_outputs import DAY_US, at, batch, causes, expected, store, url_of, wait_until, writing
 from tests.integration.warm_outputs import EXCHANGE, TABLES, TOPIC, rows

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from market.errors import PipelineError
 from sinks import warm_store
-from sinks.clickhouse import ClickHouseWarm
+from sinks.clickhouse.warm import ClickHouseWarm
 from tests.integration.warm_outputs import EXCHANGE, GENERATION, TABLES, TOPIC, raw_batch
 
 BATCH = 50

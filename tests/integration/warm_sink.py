@@ -10,7 +10,8 @@ import pytest
 
 from market.schema import DEAD_LETTERS, OHLCV, SILVER_TRADES, Layer, Table, bronze_table
 from sinks import warm_store
-from sinks.clickhouse import ClickHouseWarm, WarmPartition, WarmReader, prepare
+from sinks.clickhouse import WarmReader, prepare
+from sinks.clickhouse.warm import ClickHouseWarm, WarmPartition
 from sinks.endpoint import Endpoint, ask
 from tests.integration.warm_outputs import (
     EXCHANGE,
