@@ -6,6 +6,9 @@ simulator ──WebSocket──▶ feed ──▶ raw topics ──▶ flow ─�
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -146,8 +149,15 @@ def _status(market: Market) -> Callable[[], str]:
 
 
 def _say_what_next(settings: Settings) -> None:
-    home = f"K2_HOME={_short(settings.home)}"
-    say(f"\nlook further:  {home} k2 status    {home} k2 export candles -e binance -i 1m    stop the store:  {home} k2 down")
+    k2 = f"K2_HOME={shlex.quote(_short(settings.home))} {_program()}"
+    say(f"\nlook further:    {k2} status\n                 {k2} export candles -e binance -i 1m\nstop the store:  {k2} down")
+
+
+def _program() -> str:
+    # As it can be typed here: `make demo` runs it without putting it in the way of the shell.
+    if shutil.which("k2") is not None:
+        return "k2"
+    return shlex.quote(_short(Path(sys.executable).parent / "k2"))
 
 
 def _short(path: Path) -> str:

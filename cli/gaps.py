@@ -25,7 +25,7 @@ def gaps(exchange: str | None, symbol: str | None, store: str, *, as_json: bool)
         typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
         return
     if found.is_empty():
-        say("no trade is missing")
+        say("no trade is known to be missing")
         return
     headings = ["exchange", "symbol", ">first id", ">last id", ">missing", "state", "after", "before", "reason"]
     lines = [

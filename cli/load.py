@@ -26,9 +26,9 @@ def load(exchange: str, files: Sequence[Path], *, quiet: bool) -> None:
     """
     settings = load_settings()
     instruments = find_exchange(load_instruments(settings), exchange)
-    missing = [str(path) for path in files if not path.is_file()]
-    if missing:
-        raise ConfigError(f"no such file: {', '.join(missing)}")
+    for problem, bad in (("no such file", [p for p in files if not p.exists()]), ("not a file", [p for p in files if not p.is_file()])):
+        if bad:
+            raise ConfigError(f"{problem}: {', '.join(map(str, bad))}")
     make_home(settings.home)
     keep_streams(settings.home, {instruments.exchange: instruments})
     log = open_log(settings)

@@ -112,7 +112,7 @@ async def _run(config: SimulatorConfig, request: Request) -> None:
             raise ConfigError(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}; --port chooses another") from error
         try:
             if request.write_instruments is not None:
-                request.write_instruments.write_text(simulator.books.instruments())
+                _write(request.write_instruments, simulator.books.instruments())
             say(f"listening on {simulator.url}")
             say(f"feeds: K2_VENUES_URL={simulator.url} · books: {simulator.url}/books/state")
             await _until_over(simulator, stopping, request.exit_after)
@@ -121,6 +121,13 @@ async def _run(config: SimulatorConfig, request: Request) -> None:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise ConfigError(f"--write-instruments {path}: {error.strerror or error}") from error
 
 
 async def _until_over(simulator: Simulator, stopping: asyncio.Event, exit_after: float | None) -> None:

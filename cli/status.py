@@ -52,12 +52,12 @@ def status(*, as_json: bool) -> None:
 
 
 def read_positions(reading: Reading) -> list[Position]:
-    """Return the position of every table of both stores in every topic partition; a store that cannot be read has none."""
-    try:
-        ends = {exchange: reading.log.end_offsets(topic_name(exchange)) for exchange in reading.with_topics()}
-    except PipelineError as error:
-        say(f"topics: {error}")
-        return []
+    """Return the position of every table of both stores in every topic partition; a store that cannot be read has none.
+
+    Raises:
+        PipelineError: the topics cannot be read: no position means anything then.
+    """
+    ends = {exchange: reading.log.end_offsets(topic_name(exchange)) for exchange in reading.with_topics()}
     if not ends:
         say(f"no raw topic in {reading.settings.topics_url} yet: `k2 load` or `k2 run` creates them")
     positions: list[Position] = []
@@ -133,7 +133,8 @@ def _print(positions: list[Position]) -> None:
             [topic, partition, pair[0].end_offset, table, *(cell for p in pair for cell in (p.frontier, p.lag, p.rows, _commit(p)))]
         )
     lines.sort(key=lambda line: line[:2])
-    print_table(_HEADINGS, lines)
+    if lines:
+        print_table(_HEADINGS, lines)
     empty = {(p.topic, p.partition) for p in positions if not p.end_offset}
     if empty:
         say(f"{len(empty)} topic partitions without a record are not shown")

@@ -11,6 +11,6 @@ def unknown(what: str, name: str, known: Iterable[str], where: str = "known", ne
     names = list(known)
     if nearest is None:
         nearest = next(iter(difflib.get_close_matches(name.strip().lower(), names, n=1)), None)
-    hint = f"did you mean {nearest}? " if nearest is not None else ""
+    hint = f": did you mean {nearest}?" if nearest is not None else ""
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    return f"no {what} is called {name!r}: {hint}({where}: {shown or 'none'})"
+    return f"no {what} is called {name!r}{hint} ({where}: {shown or 'none'})"

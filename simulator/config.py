@@ -13,6 +13,7 @@ from simulator.faults import Fault
 
 EXCHANGES = ("binance", "kraken", "coinbase")  # simulated unless told otherwise
 KNOWN = (*EXCHANGES, "binance_usdm")
+HIGHEST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +81,14 @@ class SimulatorConfig:
                 raise ConfigError(f"fault {fault.kind}: {fault.exchange} is not simulated (only {', '.join(self.exchanges)})")
         if self.start_of and self.start_of not in self.recordings:
             raise ConfigError(f"run time is to start with the recording of {self.start_of}, but there is none")
+        if not 0 <= self.port <= HIGHEST_PORT:
+            raise ConfigError(f"port must be 0 to {HIGHEST_PORT}, not {self.port}")
         for name, listed in self.symbols.items() if isinstance(self.symbols, Mapping) else ():
             if not listed:
                 raise ConfigError(f"{name} lists no symbol")
+            for symbol in listed:
+                if not all(symbol.partition("/")):
+                    raise ConfigError(f"{name}: symbol {symbol!r} is not BASE/QUOTE, for example BTC/USD")
 
     def symbols_of(self, exchange: str) -> int | tuple[str, ...]:
         """Return how many symbols the generator lists at an exchange, or which."""

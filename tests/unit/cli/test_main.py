@@ -129,7 +129,7 @@ def test_bad_settings_exit_2_for_every_command_that_reads_them(run: Run, monkeyp
     [
         (["export", "candle"], "no export is called 'candle': did you mean candles? (known: candles, trades, gaps, dead-letters, raw)"),
         (["export", "candles", "--format", "xml"], "no format is called 'xml'"),
-        (["export", "candles", "--interval", "2m"], "no interval is called '2m'"),
+        (["export", "candles", "--interval", "2m"], "no interval is called '2m' (known: 1m, 5m, 15m, 30m, 1h, 1d)"),
         (["export", "candles", "--store", "hot"], "no store is called 'hot'"),
         (["export", "candles", "--from", "noon"], "--from 'noon' is no time"),
         (["export", "candles", "--from", "2024-01-02", "--to", "2024-01-01"], "--to 2024-01-01 is before --from 2024-01-02"),
@@ -147,7 +147,14 @@ def test_bad_settings_exit_2_for_every_command_that_reads_them(run: Run, monkeyp
         (["audit", "-e", "kraken"], "kraken has no raw topic"),
         (["load", "-e", "krak", "x"], "did you mean kraken?"),
         (["load", "-e", "kraken", "/nowhere/a.gz", "/nowhere/b.gz"], "no such file: /nowhere/a.gz, /nowhere/b.gz"),
+        (["load", "-e", "kraken", "/"], "not a file: /"),
         (["export", "candles", "--store", "cold"], "there is no cold store"),
+        (["simulate", "--port", "65536", "--symbols", "1"], "port must be 0 to 65535, not 65536"),
+        (["simulate", "--symbols", "kraken=BTCUSD"], "kraken: symbol 'BTCUSD' is not BASE/QUOTE"),
+        (
+            ["simulate", "--port", "0", "--symbols", "1", "--write-instruments", "/nowhere/i.yaml"],
+            "--write-instruments /nowhere/i.yaml: No such",
+        ),
     ],
 )
 def test_bad_input_exits_2_naming_what_would_do(run: Run, line: list[str], message: str) -> None:
@@ -163,6 +170,19 @@ def test_status_and_audit_of_an_empty_home_say_so_and_start_nothing(run: Run, tm
     assert run("status", "--json")[:2] == (0, "[]\n")
     assert run("audit", "--json")[:2] == (0, "[]\n")
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "message"),
+    [("redis://x", 2, "no topic log for 'redis'"), ("kafka://u:p@h:1", 2, "a password does not belong in a URL")],
+)
+def test_status_of_topics_that_cannot_be_read_is_no_empty_list(
+    run: Run, monkeypatch: pytest.MonkeyPatch, url: str, code: int, message: str
+) -> None:
+    monkeypatch.setenv("K2_TOPICS_URL", url)
+    got, out, err = run("status", "--json")
+    assert (got, out) == (code, "")
+    assert message in err
 
 
 def test_unknown_variable_is_a_warning_of_one_line(tmp_path: Path) -> None:
