@@ -57,9 +57,8 @@ class Latency:
             took = now_us - records.column("received_us").to_numpy()
             counts = np.bincount(np.searchsorted(_BOUNDS_US, took), minlength=len(_BOUNDS_US) + 1)
             self.sums_us[topic] = self.sums_us.get(topic, 0) + int(took.sum())
-            self.counts[topic] = (
-                self.counts.get(topic, np.zeros(len(_BOUNDS_US) + 1, np.int64)) + counts
-            )  # last: a scrape reads the sums of these
+            # Last: a scrape, in a thread of its own, reads the sums of the topics that it finds here.
+            self.counts[topic] = self.counts.get(topic, np.zeros(len(_BOUNDS_US) + 1, np.int64)) + counts
 
     def quantile(self, share: float) -> float | None:
         """Return an upper bound (seconds) of the given share of all frames; None before the first."""
