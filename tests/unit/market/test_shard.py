@@ -149,6 +149,13 @@ def test_hole_of_one_instant_is_bridged_by_a_trade_at_it() -> None:
     assert status(run(log)) == (True, True, 0, 2)
 
 
+@pytest.mark.parametrize("seconds", [10, 30])
+def test_hole_of_one_instant_is_bridged_by_the_next_id_at_it(seconds: float) -> None:
+    log = [traded(1, seconds), covered(-10, 20), covered(20.000001, 70)]
+    assert status(run(log)) == (True, False, 0, 2)
+    assert status(run([*log, traded(2, 20.000001)])) == (True, True, 1, 3)
+
+
 def test_open_gap_touches_the_windows_between_its_times() -> None:
     log = [covered(-10, 1), traded(1, 50), traded(3, 70), covered(1, 200)]
     store = run(log)

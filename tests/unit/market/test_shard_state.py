@@ -7,11 +7,27 @@ import struct
 
 import pytest
 
+from market import layout
 from market.errors import SchemaMismatch
 from market.instrument import Instrument, Instruments
 from market.rules import Rules
 from market.shard import Shard
-from tests.shard_logs import INSTRUMENTS, SECOND, START, SYMBOLS, Store, batch_of, frame, marker, new_shard, random_log, reload, run, trade
+from tests.shard_logs import (
+    INSTRUMENTS,
+    SECOND,
+    START,
+    SYMBOLS,
+    Record,
+    Store,
+    batch_of,
+    frame,
+    marker,
+    new_shard,
+    random_log,
+    reload,
+    run,
+    trade,
+)
 
 
 def load(data: bytes, *, exchange: str = "binance", partition: int = 3) -> Shard:
@@ -96,3 +112,21 @@ def test_shorter_lateness_after_a_restart_closes_at_the_next_marker() -> None:
     row = store.candle()
     assert row is not None
     assert (row["is_closed"], row["is_complete"], row["revision"], row["source_offset"]) == (True, True, 0, 3)
+
+
+def test_a_candle_that_is_born_closed_leaves_the_state_when_it_is_old() -> None:
+    shard = new_shard(Rules(lateness_us=0, horizon_us=600 * SECOND))
+
+    def starts(*records: Record) -> list[int]:
+        shard.apply(*batch_of(records, 0))
+        state = shard._book.state
+        slot, found = int(state.symbols[0, layout.HEADS]), []
+        while slot >= 0:
+            found.append(int(state.candles[slot, layout.START]))
+            slot = int(state.candles[slot, layout.NEXT])
+        return found
+
+    late = START + 60 * SECOND
+    assert starts(marker(START - 1, START + 130 * SECOND), frame(trade(1, late))) == [late]
+    assert starts(marker(START, START + 719 * SECOND)) == [late]
+    assert starts(marker(START, START + 720 * SECOND)) == []
