@@ -25,6 +25,7 @@ def production(own_kafka_broker: OwnBroker, s3_server: S3Server, tmp_path: Path,
     own_kafka_broker.forget_raw_topics()
     monkeypatch.setenv("PYICEBERG_CATALOG__K2__S3__ACCESS_KEY_ID", s3_server.key)
     monkeypatch.setenv("PYICEBERG_CATALOG__K2__S3__SECRET_ACCESS_KEY", s3_server.secret)
+    monkeypatch.setenv("POLARS_ICEBERG_PLANNER", "pyiceberg")
     (tmp_path / "catalog").mkdir()
     storage = {
         "io_impl": "org.apache.iceberg.aws.s3.S3FileIO",
