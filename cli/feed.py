@@ -33,7 +33,7 @@ from connectors.instruments import find_exchange, load_instruments
 from connectors.live.feed_process import FeedProcess
 from connectors.live.spill_folders import open_spills
 from connectors.topics.registry import open_log
-from market.errors import ConfigError, FatalError
+from market.errors import ConfigError, FatalError, PipelineError
 from market.instrument import Instruments
 
 log = structlog.get_logger()
@@ -216,7 +216,10 @@ async def _follow_list(
             listed = _chosen(load_instruments(settings), exchanges)
             keep_streams(settings.home, listed)
             await process.change(listed)
-        except ConfigError as error:
+        except (
+            PipelineError,
+            OSError,
+        ) as error:  # a full disk too: what is fed already goes on, and the file is read again when it changes
             log.error("instruments_refused", error=str(error), kept="the list as it was")  # noqa: TRY400 the message is enough
         else:
             log.info("instruments_reread", symbols={exchange: len(i) for exchange, i in listed.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -38,6 +38,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# PyYAML lets through what its constructors raise: a date with a 13th month, a list as a key.
+_UNREADABLE: Final = (yaml.YAMLError, RecursionError, ValueError, TypeError)
+
+
 def read_yaml_mapping(path: Path, *, what: str) -> YamlMapping:
     """Read a file whose top level is a mapping with text keys; an empty file is an empty mapping.
 
@@ -53,19 +57,25 @@ def read_yaml_mapping(path: Path, *, what: str) -> YamlMapping:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"{what} {path} cannot be read: {reason}") from error
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        values = {} if node is None else loader.construct_document(node)
-    except (yaml.YAMLError, RecursionError) as error:
+        node, values = _document(text)
+    except _UNREADABLE as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{path}{line}: {what} is not valid YAML: {getattr(error, 'problem', None) or 'it cannot be parsed'}") from error
-    finally:
-        loader.dispose()
-    if values is None:
-        values = {}
+        # A text that no YAML may hold has a reason and a position, and no mark.
+        why = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be parsed"
+        raise ConfigError(f"{path}{line}: {what} is not valid YAML: {why}") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path}: {what} must be a mapping of names to values")
     lines = {key.value: key.start_mark.line + 1 for key, _ in node.value} if isinstance(node, yaml.MappingNode) else {}
     return YamlMapping(path, values, lines)
+
+
+def _document(text: str) -> tuple[yaml.Node | None, Any]:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        values = None if node is None else loader.construct_document(node)
+        return node, {} if values is None else values
+    finally:
+        loader.dispose()

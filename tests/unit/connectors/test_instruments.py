@@ -46,6 +46,10 @@ def test_entries_may_be_in_any_spelling_or_with_their_own(tmp_path: Path) -> Non
             "binance: [BTC/USDT]\nbinance: [ETH/USDT]\n",
             ":2: the instruments file (K2_INSTRUMENTS) is not valid YAML: 'binance' is written twice",
         ),
+        # What a machine that went down, or a slip, leaves in a file.
+        ("binance: [BTC/USDT]\n\0\0\0\0", "is not valid YAML: special characters are not allowed"),
+        ("? [binance]\n: [BTC/USDT]\n", "is not valid YAML: it cannot be parsed"),
+        ("binance: [BTC/USDT]\nkraken: 2026-13-45\n", "is not valid YAML: it cannot be parsed"),
     ],
 )
 def test_mistakes_are_named_with_file_and_line(tmp_path: Path, text: str, message: str) -> None:
