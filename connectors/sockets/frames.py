@@ -41,7 +41,7 @@ class FrameReader:
     def __init__(self, url: str) -> None:
         self._protocol = ClientProtocol(parse_uri(url), max_size=MAX_MESSAGE_BYTES)
         self._rest = b""
-        self._fragments: list[bytes] = []
+        self._fragments = bytearray()
         self._in_fragments = False
         self._head_is_read = False
         request = self._protocol.connect()
@@ -175,10 +175,10 @@ class FrameReader:
             elif event.opcode is Opcode.PONG:
                 arrived.pong = bytes(event.data)
             elif event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-                self._fragments.append(bytes(event.data))
+                self._fragments += event.data
                 self._in_fragments = not event.fin
                 if event.fin:
-                    arrived.messages.append(b"".join(self._fragments))
+                    arrived.messages.append(bytes(self._fragments))
                     self._fragments.clear()
 
 

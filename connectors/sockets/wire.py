@@ -13,6 +13,7 @@ from connectors.sockets.frames import Arrived, FrameReader, retry_after
 from market.errors import SourceDisconnected
 
 _CLOSE_SECONDS: Final = 1.0
+_MOST_UNREAD: Final = 4 << 20  # bytes for a peer that asks for answers (pings) and takes none
 
 
 class Wire(Protocol):
@@ -204,3 +205,5 @@ class _Socket(asyncio.Protocol):
                 transport.write(piece)
             else:
                 transport.close()
+        if transport is not None and transport.get_write_buffer_size() > _MOST_UNREAD:
+            self.abort("the venue does not read what it is sent")
