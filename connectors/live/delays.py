@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from market.interval import SECOND
 from market.rules import MAX_AHEAD_US
 from market.trade import Int64s
@@ -27,7 +29,7 @@ class DelayWindow:
     """Bounds over the live trades of the last 10 minutes before the newest one; a quiet market keeps its last bounds.
 
     `clock_speed`: of the times that are given; another than 1 in simulations. A time more than an hour off is damage and not delay: one
-    such trade would hold back every marker for 10 minutes.
+    such trade would hold back every marker for 10 minutes. Where nothing else comes any more, a clock is off, and there are no bounds.
     """
 
     def __init__(self, clock_speed: float = 1.0) -> None:
@@ -36,11 +38,22 @@ class DelayWindow:
         self._bounds: Bounds | None = None
         self._first_us = 0
         self._trades = 0
+        self._damaged = 0  # trades in a row whose times are damage
+
+    @property
+    def is_far_off(self) -> bool:
+        """Whether all of the last trades, and many, were more than an hour off: a clock is, and nothing can be asserted."""
+        return self._damaged >= _SETTLED_TRADES
 
     @property
     def bounds(self) -> Bounds | None:
         """The bounds now; None before the first live trade."""
         return self._bounds
+
+    def forget(self) -> None:
+        """Begin anew: the clock was set, and says nothing about delays of before."""
+        self._buckets.clear()
+        self._bounds, self._trades = None, 0
 
     def settled(self, now_us: int) -> Bounds | None:
         """Return the bounds once they say something: 50 trades after the first one, or 2 s.
@@ -55,6 +68,9 @@ class DelayWindow:
         """Take live trades, snapshots left out."""
         delays = received_us - event_us
         usable = (delays >= -MAX_AHEAD_US) & (delays <= MAX_AHEAD_US)
+        self._damaged = 0 if usable.any() else self._damaged + len(delays)
+        if self._damaged >= _SETTLED_TRADES:
+            self.forget()
         delays, received_us = delays[usable], received_us[usable]
         if not len(delays):
             return
@@ -62,11 +78,10 @@ class DelayWindow:
             self._first_us = int(received_us.min())
         self._trades += len(delays)
         numbers = received_us // _BUCKET_US
-        for number in range(int(numbers.min()), int(numbers.max()) + 1):
+        for number in np.unique(numbers).tolist():
             mine = delays[numbers == number]
-            if len(mine):
-                known = self._buckets.get(number, Bounds(int(mine[0]), int(mine[0])))
-                self._buckets[number] = Bounds(min(known.smallest, int(mine.min())), max(known.largest, int(mine.max())))
+            known = self._buckets.get(number, Bounds(int(mine[0]), int(mine[0])))
+            self._buckets[number] = Bounds(min(known.smallest, int(mine.min())), max(known.largest, int(mine.max())))
         oldest = max(self._buckets) - WINDOW_US // _BUCKET_US
         self._buckets = {number: bounds for number, bounds in self._buckets.items() if number >= oldest}
         every = self._buckets.values()

@@ -27,6 +27,7 @@ from connectors.live.outgoing import Chunk, Outgoing, chunks_of
 from connectors.markers import Assertion, event_payload
 from connectors.venues.base import Venue
 from market.instrument import Instrument, Instruments
+from market.interval import SECOND
 from market.record import KIND_EVENT, KIND_MARKER, RAW_SCHEMA, RawBatch, topic_name
 from market.trade import Int64s, TradeBatch
 
@@ -98,6 +99,7 @@ class Feed:
         self._waiting = 0
         self._unobserved: list[Addressed] = []
         self._unobserved_records = 0
+        self._is_far_off = False
 
     def warm_up(self) -> None:
         """Load the compiled code that the first frames would wait for."""
@@ -224,8 +226,19 @@ class Feed:
         received: Int64s = records.column("received_us").to_numpy()[trades.row]
         self.delays.add(received[live], trades.time_us[live])
         self._counts.delays = self.delays.bounds
+        self._tell_of_clock(received[live] - trades.time_us[live])
         if self.refills is not None:
             self._tell(self.refills, trades)
+
+    def clock_was_set(self) -> None:
+        """Forget what was measured by the clock of before. The driver ends all assertions next."""
+        self.flush()
+        self.observe()
+        self.delays.forget()
+        self._counts.delays = None
+        now_us = self._now_us()
+        for connection in self._connections.values():
+            connection.alive_us = connection.marked_us = min(connection.alive_us, now_us)
 
     def mark(self) -> None:
         """Put what every connection can assert now."""
@@ -271,6 +284,14 @@ class Feed:
             feed=connection, exchange=self._venue.exchange, kind=kind, symbols=symbols, from_us=from_us, to_us=to_us, detail=detail
         )
         self.put([Outgoing("", payload, to_us, kind=KIND_EVENT)])
+
+    def _tell_of_clock(self, delays: Int64s) -> None:
+        is_far_off = self.delays.is_far_off
+        if is_far_off and not self._is_far_off:
+            log.warning("clock_far_off", exchange=self._venue.exchange, seconds=float(delays[-1]) / SECOND, kept="no markers")
+        elif self._is_far_off and not is_far_off:
+            log.info("clock_plausible", exchange=self._venue.exchange)
+        self._is_far_off = is_far_off
 
     def _raw(self, records: pa.RecordBatch) -> RawBatch:
         zeros = pa.array(np.zeros(records.num_rows, np.int64))

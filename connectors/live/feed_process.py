@@ -25,6 +25,7 @@ from connectors.live.venue_urls import rest_url, websocket_url
 from connectors.refill.refill import Refiller
 from connectors.refill.rest import RestClient
 from connectors.refill.topic_tail import DEEP, Tail, read_tail
+from connectors.sockets.proofs import WallClock
 from connectors.sockets.websocket import Driver
 from connectors.topics.base import TopicLog
 from connectors.venues.base import Venue
@@ -286,12 +287,14 @@ class FeedProcess:
     async def _watch(self) -> None:
         # Ask the feeds for what is due by time; end when the writer has failed.
         loop = asyncio.get_running_loop()
-        observe_at = loop.time()
+        clock, observe_at = WallClock(self._clock_speed), loop.time()
         while True:
             await asyncio.sleep(LOOK_S)
             if self.outbox.failure is not None:
                 return
             at = loop.time()
+            if step := clock.step_seconds(at, self._now_us()):
+                self._clock_was_set(step)
             is_observing = at >= observe_at
             for feed in [running.feed for running in self._running.values()]:
                 if is_observing:
@@ -299,6 +302,14 @@ class FeedProcess:
                 feed.mark_due(at)
             if is_observing:
                 observe_at = at + OBSERVE_S
+
+    def _clock_was_set(self, seconds: float) -> None:
+        # Delays, and what a connection vouches for, are on the time line of a clock that is no more.
+        log.warning("clock_was_set", seconds=round(seconds, 3))
+        for running in self._running.values():
+            running.feed.clock_was_set()
+            running.refiller.clock_was_set()
+            running.driver.doubt("the clock was set")
 
     def _wake(self) -> None:
         if self._flush_due is None:

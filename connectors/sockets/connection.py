@@ -127,6 +127,12 @@ class Connection:
             self._wire.resume()
             self._nudge()
 
+    def doubt(self, reason: str) -> None:
+        """Vouch for nothing until a ping that goes now is answered. Times begin anew: the clock may have been set back."""
+        if self._wire is not None and not self._is_closing and not self.lost.done():
+            self._last_us = 0
+            self._begin_doubt(self._wire, reason)
+
     def close(self, reason: str) -> None:
         """Begin to close; `lost` is done about a second later at most."""
         if self._wire is not None and not self._is_closing and not self.lost.done():

@@ -11,7 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from market.interval import SECOND
+
 STALL_SECONDS: Final = 1.0
+STEP_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -32,6 +35,29 @@ class Pulse:
     def is_stalled(self, now: float, now_us: int) -> bool:
         """Return whether the loop has not run for a while before this moment."""
         return now - self.at > STALL_SECONDS or now_us - self.at_us > STALL_SECONDS * self.speed * 1_000_000
+
+
+@dataclass(slots=True)
+class WallClock:
+    """Whether the wall clock was set, by a clock that nobody sets: it went back, or ahead by more than has passed.
+
+    `speed`: of the wall clock; another than 1 in simulations, where it may also stand still.
+    """
+
+    speed: float = 1.0
+    _at: float | None = None
+    _at_us: int = 0
+
+    def step_seconds(self, now: float, now_us: int) -> float:
+        """Return by how much it was set since the last call, if by more than a second; else 0."""
+        before, before_us = self._at, self._at_us
+        self._at, self._at_us = now, now_us
+        if before is None:
+            return 0.0
+        moved = (now_us - before_us) / SECOND / self.speed
+        if moved < -STEP_SECONDS:
+            return moved
+        return moved - (now - before) if moved - (now - before) > STEP_SECONDS else 0.0
 
 
 @dataclass(slots=True)

@@ -85,6 +85,11 @@ class Slot:
         for connection in self.connections:
             connection.resume()
 
+    def doubt(self, reason: str) -> None:
+        """Let every connection prove anew that it receives everything."""
+        for connection in self.connections:
+            connection.doubt(reason)
+
     async def stop(self, reason: str) -> None:
         """Close every connection; done within about a second."""
         tasks = list(self._tasks)

@@ -132,6 +132,11 @@ class Driver:
             self._drop_empty_slots()
             self._mover = self._spawn(self._move())
 
+    def doubt(self, reason: str) -> None:
+        """End all assertions; they begin anew once each connection has proven that it lives."""
+        for slot in self._slots:
+            slot.doubt(reason)
+
     async def stop(self) -> None:
         """Close all connections and end `run`; within about two seconds."""
         if self._over is not None and not self._over.done():

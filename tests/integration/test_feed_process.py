@@ -56,12 +56,16 @@ class Topics(MemoryTopics):
 
 class Rig:
     def __init__(self, folder: Path, url: str) -> None:
+        self.clock_is_ahead_us = 0
         self.topics = Topics()
         self.spills: SpillFolders = open_spills(folder, "one")
         self.process = FeedProcess(
-            "one", self.topics, 2, self.spills, spill_bytes=1 << 20, venues_url=url, now_us=now_us, open_log=lambda: self.topics
+            "one", self.topics, 2, self.spills, spill_bytes=1 << 20, venues_url=url, now_us=self.now_us, open_log=lambda: self.topics
         )
         self.stop = asyncio.Event()
+
+    def now_us(self) -> int:
+        return now_us() + self.clock_is_ahead_us
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(30):
@@ -241,5 +245,25 @@ def test_records_that_neither_topic_nor_disk_take_end_the_process_with_their_num
                 FatalError, match=r"[0-9]+ records \([0-9,]+ bytes\) are lost: .*one does not take them \(No space left .*locked"
             ):
                 await asyncio.wait_for(feeding, 30)
+
+    run(work())
+
+
+def test_nothing_is_vouched_for_by_a_clock_that_was_set(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with rig(tmp_path) as made:
+
+            def told(kind: str) -> list[dict[str, Any]]:
+                return held(made.topics, "kraken", list(SYMBOLS["kraken"])).of_kind(kind)
+
+            feeding = asyncio.create_task(made.process.run(listed("kraken"), made.stop))
+            await made.until(lambda: TOPIC in made.topics.topics() and bool(told("marker")))
+            made.clock_is_ahead_us = 7_200_000_000
+            await made.until(lambda: any(e["detail"] == "the clock was set" for e in told("event")))
+            seen = len(made.ids("kraken", "BTC/USD"))
+            await made.until(lambda: len(made.ids("kraken", "BTC/USD")) > seen + 200)
+            made.stop.set()
+            assert await feeding
+            assert all(marker["to_us"] < now_us() for marker in told("marker"))
 
     run(work())

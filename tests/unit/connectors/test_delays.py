@@ -54,3 +54,34 @@ def test_a_quicker_clock_settles_after_as_many_real_seconds() -> None:
     add(window, *((n, 5) for n in range(60)))
     assert window.settled(T0 + 39 * SECOND) is None
     assert window.settled(T0 + 41 * SECOND) == Bounds(5, 5)
+
+
+def test_a_clock_that_was_set_far_costs_no_time() -> None:
+    window = DelayWindow()
+    add(window, (0, 900), (60 * 365 * 86_400 * SECOND, 4))
+    assert window.bounds == Bounds(4, 4)
+
+
+def test_bounds_that_are_forgotten_are_not_settled_until_trades_come() -> None:
+    window = DelayWindow()
+    add(window, *((k, 900) for k in range(60)))
+    assert window.settled(T0) == Bounds(900, 900)
+    window.forget()
+    assert window.bounds is None
+    add(window, (-3_000 * SECOND, 7))
+    assert window.settled(T0 - 3_000 * SECOND) is None
+    assert window.settled(T0 - 2_990 * SECOND) == Bounds(7, 7)
+
+
+def test_many_trades_more_than_an_hour_off_and_no_others_leave_no_bounds() -> None:
+    window = DelayWindow()
+    add(window, *((k, 900) for k in range(60)))
+    add(window, *((k, 7_200 * SECOND) for k in range(100, 149)))
+    assert window.bounds == Bounds(900, 900)
+    assert not window.is_far_off
+    add(window, (150, -7_200 * SECOND))
+    assert window.bounds is None
+    assert window.is_far_off
+    add(window, (151, 800))
+    assert window.bounds == Bounds(800, 800)
+    assert not window.is_far_off

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from connectors.live.delays import Bounds
 from connectors.live.feed import FLUSH_FRAMES, Feed
@@ -330,3 +331,38 @@ def test_a_marker_follows_a_proof_of_life_at_once_and_the_last_marker_by_a_secon
     rig.feed.alive("c", T0 + 3_000)
     rig.feed.mark_due(7.55)
     assert [to for _, to, _ in rig.markers()] == [999, 1_999, 2_999]
+
+
+@pytest.mark.parametrize("step", [7_200 * SECOND, -1_800 * SECOND])
+def test_a_clock_that_was_set_vouches_for_nothing_by_the_delays_of_before(rig: Rig, step: int) -> None:
+    rig.connect()
+    rig.confirm(BTC, at=0)
+    rig.trade(1, 900, 1_000)
+    rig.feed.mark()
+    before = rig.markers()
+    assert before == [(-100, 899, [BTC])]
+    rig.at += step
+    rig.feed.clock_was_set()
+    rig.feed.ended("c", [BTC], T0 + rig.at, "the clock was set")
+    rig.confirm(BTC, at=rig.at)
+    rig.feed.alive("c", T0 + rig.at + SECOND)
+    rig.feed.mark_due(1e6)
+    assert rig.markers() == before
+    rig.trade(2, 10 * SECOND, rig.at + 5)  # the clock is off by what it was set
+    rig.at += 3 * SECOND
+    rig.feed.alive("c", T0 + rig.at)
+    rig.feed.mark_due(2e6)
+    expected = [(10 * SECOND - 5, 13 * SECOND - 6, [BTC])] if abs(step) < 3_600 * SECOND else []
+    assert rig.markers() == before + expected
+
+
+def test_a_clock_that_is_far_off_is_told_once(rig: Rig) -> None:
+    rig.connect()
+    rig.confirm(BTC, at=0)
+    with capture_logs() as logs:
+        for number in range(3):
+            for trade in range(60):
+                rig.trade(100 * number + trade, 0, 7_200 * SECOND)
+            rig.feed.mark()
+    assert [(entry["event"], entry["seconds"]) for entry in logs if "clock" in entry["event"]] == [("clock_far_off", 7200.0)]
+    assert rig.markers() == []

@@ -279,6 +279,22 @@ def test_the_answer_to_a_new_ping_ends_the_doubt(kind: type[Exchange]) -> None:
     run_virtual(story())
 
 
+@every_exchange
+def test_a_doubt_ends_all_assertions_until_each_connection_has_answered(kind: type[Exchange]) -> None:
+    async def story() -> None:
+        async with Live(kind, THREE) as live:
+            await asyncio.sleep(5)
+            live.driver.doubt("the clock was set")
+            assert live.told.asserted == []
+            live.driver.doubt("the clock was set")  # again before an answer
+            await asyncio.sleep(0.3)
+            assert live.told.asserted == sorted(THREE)
+            (told,) = live.told.connections.values()
+            assert sorted(told.ended) == [(symbol, "the clock was set") for symbol in sorted(THREE)]
+
+    run_virtual(story())
+
+
 def test_an_answer_to_a_ping_proves_only_what_was_sent_before_the_ping() -> None:
     async def story() -> None:
         async with Live(BinanceLike, THREE, trade_seconds=1e6) as live:
