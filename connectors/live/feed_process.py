@@ -293,6 +293,8 @@ class FeedProcess:
             if self.outbox.failure is not None:
                 return
             at = loop.time()
+            for topic in self.outbox.refusals():
+                self._begin_anew(topic)
             if step := clock.step_seconds(at, self._now_us()):
                 self._clock_was_set(step)
             is_observing = at >= observe_at
@@ -308,8 +310,16 @@ class FeedProcess:
         log.warning("clock_was_set", seconds=round(seconds, 3))
         for running in self._running.values():
             running.feed.clock_was_set()
-            running.refiller.clock_was_set()
+            running.refiller.forget_proofs()
             running.driver.doubt("the clock was set")
+
+    def _begin_anew(self, topic: str) -> None:
+        # A record was lost to its topic: no assertion may reach across it.
+        for running in self._running.values():
+            if running.feed.topic == topic:
+                running.refiller.forget_proofs()
+                running.driver.doubt("its topic refused a record")
+        self.outbox.begin(topic)
 
     def _wake(self) -> None:
         if self._flush_due is None:

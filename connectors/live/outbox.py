@@ -10,7 +10,8 @@ stands behind what it vouches for. A disk that did not take one chunk gets none 
 the topic has caught up. Beyond the bound of the spill `room` does not return, and sockets are not read.
 
 A left-over goes into whatever topics this process writes: one that is not there is created. A record in it that its topic will
-never take is skipped, its file is kept under another name, and no marker behind it is believed.
+never take is skipped, its file is kept under another name, and no marker behind it is believed. `sender` says what becomes of
+records of our own that their topic refuses.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
-from connectors.live.hand import Hand, appends_of, from_disk, from_memory
-from connectors.live.outgoing import Chunk, by_partition
+from connectors.live.hand import Hand, from_disk, from_memory
+from connectors.live.outgoing import Chunk, beginning
+from connectors.live.sender import Sender, Written
 from connectors.live.spill import Spill
 from connectors.topics.base import TopicLog
-from market.errors import FatalError, InvariantViolation, PipelineError, RecordRefused, TransientError
+from market.errors import FatalError, InvariantViolation, PipelineError, TransientError
 
 log = structlog.get_logger()
 
@@ -38,13 +40,6 @@ _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
 _LOOK_S: Final = 0.02  # how often `room` looks
 _LAST_LOOK_S: Final = 1.0
-
-
-class Written(Protocol):
-    """Who is told what a topic has acknowledged; called on the writer's thread."""
-
-    def __call__(self, topic: str, chunks: Sequence[Chunk]) -> None:
-        """Take note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +90,9 @@ class Outbox:
     ) -> None:
         self.failure: BaseException | None = None
         self.lost: Lost | None = None  # known once it has stopped
-        self._topics, self._spill, self._written, self._ensure = topics, spill, written, ensure
+        self._spill = spill
+        self._sender = Sender(topics, written=written, ensure=ensure, set_aside=self._set_aside)
+        self._refused: set[str] = set()
         self._memory_limit, self._spill_limit = memory_bytes, spill_bytes
         self._lock = threading.Condition()
         # What waits, oldest first: the queues of others, the hand, memory, the spill, and what a full disk did not take.
@@ -124,6 +121,16 @@ class Outbox:
                     self._begin_spilling()
             self._tell()
             self._lock.notify_all()
+
+    def refusals(self) -> frozenset[str]:
+        """Return the topics that have refused a record since the last call: whoever asserts something there must `begin` anew."""
+        with self._lock:
+            found, self._refused = frozenset(self._refused), set()
+        return found
+
+    def begin(self, topic: str) -> None:
+        """Believe the markers of a topic that are put from now on: their assertions began after what was refused."""
+        self.put(beginning(topic))
 
     @property
     def is_full(self) -> bool:
@@ -308,7 +315,7 @@ class Outbox:
         with self._lock:
             if not self._hand.chunks and not self._take():
                 return False
-        self._append(self._hand)
+        self._append()
         with self._lock:
             self._acknowledge()
         return True
@@ -318,7 +325,7 @@ class Outbox:
         pause = _FIRST_PAUSE_S
         while True:
             try:
-                self._append(self._hand)
+                self._append()
             except TransientError as error:
                 if self._reachable:
                     log.warning("topic_unreachable", error=str(error))
@@ -332,39 +339,14 @@ class Outbox:
                 self._reachable, self._unreachable_why = True, ""
                 return True
 
-    def _append(self, hand: Hand) -> None:
-        queue = hand.queue
+    def _append(self) -> None:
+        queue = self._hand.queue
         if queue is None or queue is self._spill:
-            self._append_together(hand)
-            return
-        for topic in dict.fromkeys(chunk.topic for chunk in hand.chunks):
-            self._ensure(topic)
-        if not hand.singly:
-            try:
-                self._append_together(hand)
-            except RecordRefused:
-                hand.singly = True
-        if hand.singly:
-            self._append_singly(queue, hand.end)
+            self._sender.append(self._hand)
+        else:
+            self._sender.append_left_over(self._hand, queue)
 
-    def _append_singly(self, queue: Spill, end: int) -> None:
-        # Or one record would keep this and every later process from writing the rest.
-        queue.rewind()
-        while queue.read_at < end:
-            try:
-                self._append_together(Hand(queue.read(1)))
-            except RecordRefused as error:
-                queue.refuse(str(error))
-            queue.ack(queue.read_at)
-
-    def _append_together(self, hand: Hand) -> None:
-        if not hand.unsent:
-            hand.unsent.extend(appends_of(hand.chunks, atomic=self._topics.atomic_appends))
-        while hand.unsent:
-            chunks = hand.unsent[0]
-            records = {topic: batches for topic, found in chunks.items() if (batches := by_partition(found))}
-            if records:
-                self._topics.append_all(records)
-                for topic in records:
-                    self._written(topic, chunks[topic])
-            hand.unsent.popleft()
+    def _set_aside(self, chunk: Chunk, reason: str) -> None:
+        with self._lock:
+            self._spill.set_aside(chunk, reason)
+            self._refused.add(chunk.topic)

@@ -39,12 +39,18 @@ class Chunk:
     """Records of one topic that were put together, in order.
 
     Shape of `records`: `CHUNK_SCHEMA`; a partition's records keep their order. `markers`: it holds markers and nothing
-    else, or no marker at all, so a log whose appends are not all or nothing can be given them one by one.
+    else, or no marker at all, so a log whose appends are not all or nothing can be given them one by one. `begins`: it holds nothing;
+    assertions behind it began after everything before it.
     """
 
     topic: str
     records: pa.RecordBatch
     markers: bool = False
+    begins: bool = False
+
+    def part(self, first: int, count: int) -> Chunk:
+        """Return some of its records."""
+        return Chunk(self.topic, self.records.slice(first, count), self.markers)
 
     @property
     def nbytes(self) -> int:
@@ -56,6 +62,11 @@ def chunks_of(topic: str, partitions: int, records: Sequence[Outgoing]) -> Itera
     """Yield the records as chunks, markers apart from what they vouch for; order is kept."""
     for markers, run in groupby(records, lambda record: record.kind == KIND_MARKER):
         yield Chunk(topic, _columns(partitions, list(run)), markers)
+
+
+def beginning(topic: str) -> Chunk:
+    """Return the chunk that says: assertions of this topic begin anew."""
+    return Chunk(topic, _columns(1, []), begins=True)
 
 
 def _columns(partitions: int, records: list[Outgoing]) -> pa.RecordBatch:

@@ -34,6 +34,7 @@ _REFUSED: Final = ".refused"
 SEGMENT_BYTES: Final = 32 << 20
 _HEAD: Final = struct.Struct("<IIBH")  # bytes of the message, CRC-32 of topic and message, flags, bytes of the topic
 _MARKERS: Final = 1
+_BEGINS: Final = 2
 
 
 @dataclass(slots=True)
@@ -92,9 +93,7 @@ class Spill:
         Raises:
             OSError: the disk is full, or gone; nothing of the chunk is in the queue.
         """
-        topic, message = chunk.topic.encode(), chunk.records.serialize()
-        crc = zlib.crc32(message, zlib.crc32(topic))
-        entry = b"".join((_HEAD.pack(len(message), crc, _MARKERS * chunk.markers, len(topic)), topic, message))
+        entry = _entry(chunk)
         out = self._writable()
         segment = self._segments[-1]
         try:
@@ -150,6 +149,17 @@ class Spill:
         segment = next(s for s in self._segments if s.start < self.read_at <= s.end)
         self._keep(segment, _REFUSED, Damage(segment.path, self.acked - segment.start, self.read_at - self.acked), reason)
 
+    def set_aside(self, chunk: Chunk, reason: str) -> None:
+        """Keep a chunk that its topic will never take in a file of its own, which is not part of the queue.
+
+        Raises:
+            OSError: the disk is full, or gone.
+        """
+        self._number += 1
+        path = self.folder / f"{self._number:06d}{SUFFIX}{_REFUSED}"
+        path.write_bytes(_entry(chunk))
+        log.error("record_set_aside", file=str(path), topic=chunk.topic, bytes=chunk.records.nbytes, reason=reason)
+
     def close(self) -> None:
         """Release the file; what is in the queue stays on disk."""
         if self._out is not None:
@@ -199,6 +209,13 @@ class Spill:
             log.error("spill_set_aside", file=str(kept_as), at=damage.at, bytes=damage.lost_bytes, reason=reason)
 
 
+def _entry(chunk: Chunk) -> bytes:
+    topic, message = chunk.topic.encode(), chunk.records.serialize()
+    crc = zlib.crc32(message, zlib.crc32(topic))
+    flags = _MARKERS * chunk.markers | _BEGINS * chunk.begins
+    return b"".join((_HEAD.pack(len(message), crc, flags, len(topic)), topic, message))
+
+
 def _chunk(body: bytes, topic_length: int, flags: int) -> Chunk:
     records = pa.ipc.read_record_batch(pa.py_buffer(body)[topic_length:], CHUNK_SCHEMA)
-    return Chunk(body[:topic_length].decode(), records, bool(flags & _MARKERS))
+    return Chunk(body[:topic_length].decode(), records, bool(flags & _MARKERS), bool(flags & _BEGINS))

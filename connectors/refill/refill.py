@@ -147,9 +147,9 @@ class Refiller:
         if self._venue.contiguous_ids and self._client is not None:
             self._plan.reconnected(symbols, self._now_us(), self._clock(), self._bounds())
 
-    def clock_was_set(self) -> None:
-        """Prove nothing by times of before."""
-        self._plan.clock_was_set()
+    def forget_proofs(self) -> None:
+        """Prove nothing by what was asked before."""
+        self._plan.forget_proofs()
 
     def change(self, instruments: Instruments) -> None:
         """List these instruments from now on."""

@@ -163,8 +163,8 @@ class RefillPlan:
         for name in names:  # also where no id is known yet: it may be found deeper in the topic
             self._symbols.setdefault(name, _Symbol()).newer = _Newer(now_us, at + wait)
 
-    def clock_was_set(self) -> None:
-        """Prove nothing by times of before; who is subscribed again asks anew."""
+    def forget_proofs(self) -> None:
+        """Prove nothing by what was asked before; who is subscribed again asks anew."""
         for symbol in self._symbols.values():
             symbol.newer = None
 
