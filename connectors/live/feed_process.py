@@ -40,6 +40,7 @@ FLUSH_S: Final = 0.006
 OBSERVE_S: Final = 0.25
 LOOK_S: Final = 0.05
 LEFT_OVER_S: Final = 30.0
+ADOPT_S: Final = 30.0
 STOP_S: Final = 5.0
 _RETRY_S: Final = 1.0
 
@@ -90,6 +91,7 @@ class FeedProcess:
         self.counts: dict[str, FeedCounts] = {}
         self.latency = Latency(now_us)
         self.outbox = Outbox(topics, spills.own, spills.older, spill_bytes=spill_bytes, written=self.latency, ensure=self._ensure_topic)
+        self._spills = spills
         self._topics, self._partitions, self._venues_url = topics, partitions, venues_url
         self._now_us, self._clock_speed, self._open_log, self._begun = now_us, clock_speed, open_log, begun
         self._running: dict[str, _Running] = {}
@@ -288,11 +290,15 @@ class FeedProcess:
         # Ask the feeds for what is due by time; end when the writer has failed.
         loop = asyncio.get_running_loop()
         clock, observe_at = WallClock(self._clock_speed), loop.time()
+        adopt_at = observe_at
         while True:
             await asyncio.sleep(LOOK_S)
             if self.outbox.failure is not None:
                 return
             at = loop.time()
+            if at >= adopt_at:
+                self._adopt()
+                adopt_at = at + ADOPT_S
             for topic in self.outbox.refusals():
                 self._begin_anew(topic)
             if step := clock.step_seconds(at, self._now_us()):
@@ -312,6 +318,17 @@ class FeedProcess:
             running.feed.clock_was_set()
             running.refiller.forget_proofs()
             running.driver.doubt("the clock was set")
+
+    def _adopt(self) -> None:
+        # A feed that was killed may never be started again, and others of its home run for months.
+        try:
+            found = self._spills.adopt()
+        except OSError as error:
+            log.warning("left_over_out_of_reach", error=str(error))
+            return
+        if found:
+            log.info("left_over_adopted", bytes=sum(spill.nbytes for spill in found))
+            self.outbox.adopt(found)
 
     def _begin_anew(self, topic: str) -> None:
         # A record was lost to its topic: no assertion may reach across it.

@@ -97,6 +97,7 @@ class Outbox:
         self._lock = threading.Condition()
         # What waits, oldest first: the queues of others, the hand, memory, the spill, and what a full disk did not take.
         self._older = deque(older)
+        self._may_wait = False  # an older queue has had its turn
         self._hand = Hand()
         self._memory: deque[Chunk] = deque()
         self._memory_bytes = 0
@@ -120,6 +121,12 @@ class Outbox:
                 if self._memory_bytes + self._hand.nbytes > self._memory_limit:
                     self._begin_spilling()
             self._tell()
+            self._lock.notify_all()
+
+    def adopt(self, older: Iterable[Spill]) -> None:
+        """Write these queues too; what is put meanwhile does not wait for all of them."""
+        with self._lock:
+            self._older.extend(older)
             self._lock.notify_all()
 
     def refusals(self) -> frozenset[str]:
@@ -261,7 +268,8 @@ class Outbox:
     def _take(self) -> bool:
         # Fill the hand with the oldest chunks; whether there are any.
         while True:
-            if self._older:
+            self._may_wait = bool(self._older) and not (self._may_wait and self._memory)
+            if self._may_wait:
                 self._hand = from_disk(self._older[0])
             elif self._memory:
                 self._hand = from_memory(self._memory)

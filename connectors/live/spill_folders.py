@@ -12,7 +12,8 @@ import fcntl
 import os
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,31 @@ class SpillFolders:
     own: Spill
     older: list[Spill]
     _locks: list[int]
+    _dead: set[Path] = field(default_factory=set)  # folders of no living process, at the last look
+
+    def adopt(self) -> list[Spill]:
+        """Take over what feeds left behind that were dead at the last call too: who starts again at once takes over its own.
+
+        Raises:
+            OSError: a folder cannot be used.
+        """
+        dead, taken = set(), []
+        mine = {spill.folder for spill in self.older}
+        for other in _with_segments(self.own.folder):
+            if other in mine:
+                continue
+            lock = _locked(other)
+            if lock is None:
+                continue
+            if other in self._dead:
+                taken.append(Spill(_renamed(other)))
+                self._locks.append(lock)
+            else:
+                dead.add(other)
+                os.close(lock)
+        self._dead = dead
+        self.older += taken
+        return taken
 
     def close(self) -> None:
         """Give the folders back; those that are empty are removed."""
@@ -67,9 +93,8 @@ def open_spills(folder: Path, name: str) -> SpillFolders:
             if lock is None:
                 continue
             if any(other.glob(f"*{SUFFIX}")):
-                # Under another name: a feed of the old one may start at any moment, and has nothing to do with this any more.
                 locks.append(lock)
-                found.append(other.rename(folder / f"{_LEFT}{uuid.uuid4().hex}"))
+                found.append(_renamed(other))
             else:
                 _remove(other)
                 os.close(lock)
@@ -84,6 +109,15 @@ def open_spills(folder: Path, name: str) -> SpillFolders:
         raise ConfigError(
             f"{error.filename or folder}: {error.strerror}: a feed needs this folder for what its topics cannot take yet"
         ) from error
+
+
+def _with_segments(own: Path) -> Iterator[Path]:
+    yield from (other for other in sorted(own.parent.iterdir()) if other != own and any(other.glob(f"*{SUFFIX}")))
+
+
+def _renamed(folder: Path) -> Path:
+    # Under another name: a feed of the old one may start at any moment, and has nothing to do with this any more.
+    return folder.rename(folder.with_name(f"{_LEFT}{uuid.uuid4().hex}"))
 
 
 def _remove(folder: Path) -> None:

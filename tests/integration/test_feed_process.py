@@ -267,3 +267,23 @@ def test_nothing_is_vouched_for_by_a_clock_that_was_set(tmp_path: Path) -> None:
             assert all(marker["to_us"] < now_us() for marker in told("marker"))
 
     run(work())
+
+
+def test_a_running_feed_writes_what_another_one_left_when_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_process, "ADOPT_S", 0.1)
+
+    async def work() -> None:
+        async with rig(tmp_path) as made:
+            feeding = asyncio.create_task(made.process.run(listed("kraken"), made.stop))
+            await made.until(lambda: bool(made.ids("kraken", "BTC/USD")))
+            leave(tmp_path / "killed", Outgoing("BTC/USD", b'{"of":"the killed"}', now_us()))
+            await made.until(lambda: b'{"of":"the killed"}' in payloads(made.topics))
+            made.stop.set()
+            assert await feeding
+
+    def payloads(topics: Topics) -> list[bytes]:
+        batches = [topics.read(TOPIC, p, 0, end) for p, end in enumerate(topics.end_offsets(TOPIC)) if end]
+        return [payload for batch in batches if batch is not None for payload in batch["payload"].to_pylist()]
+
+    run(work())
+    assert [p.name for p in tmp_path.iterdir()] == []

@@ -158,3 +158,16 @@ def test_disk_that_fails_under_the_writer_is_named(topics: Topics, spill: Spill,
     with pytest.raises(FatalError, match=r"\.spill: No such file"):
         outbox.check()
     outbox.stop(0)
+
+
+def test_what_is_adopted_is_written_and_what_is_put_does_not_wait_for_all_of_it(topics: Topics, spill: Spill, tmp_path: Path) -> None:
+    outbox = Outbox(topics, spill)
+    outbox.put(chunk("live 1"))
+    assert outbox.write_once()
+    outbox.adopt([left_over(tmp_path / "x", chunk("of x")), left_over(tmp_path / "y", chunk("of y"))])
+    assert not outbox.is_empty
+    outbox.put(chunk("live 2"))
+    while outbox.write_once():
+        pass
+    assert topics.payloads() == ["live 1", "of x", "live 2", "of y"]
+    assert outbox.is_empty

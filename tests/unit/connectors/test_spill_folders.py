@@ -92,3 +92,22 @@ def test_empty_segment_of_a_full_disk_is_removed(tmp_path: Path) -> None:
     (tmp_path / "a" / "000001.spill").touch()
     open_spills(tmp_path, "a").close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_running_feed_adopts_what_had_no_owner_at_two_looks(tmp_path: Path) -> None:
+    mine, living = open_spills(tmp_path, "a"), open_spills(tmp_path, "b")
+    living.own.append(chunk("of the living"))
+    leave(tmp_path, "killed", "of the killed")
+    assert mine.adopt() == []
+    back = open_spills(tmp_path, "killed")  # started again at once: its own is its own
+    assert mine.adopt() == []
+    back.close()
+    assert mine.adopt() == []
+    (adopted,) = mine.adopt()
+    assert texts(adopted) == ["of the killed"]
+    assert adopted in mine.older
+    assert mine.adopt() == []
+    adopted.ack(adopted.end)
+    mine.close()
+    living.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
