@@ -192,6 +192,7 @@ class Connection:
         now, at_us = self._loop.time(), self._now_us()
         if self._wire is not None and self._doubt is None and self._setup.pulse.is_stalled(now, at_us):
             self._begin_doubt(self._wire, "the process did not run for a while")
+            at_us = self._now_us()  # the listener has been told of a later moment than the one before it
         self._heard_at, self._heard_us = now, at_us
         if messages:
             self._last_us = at_us

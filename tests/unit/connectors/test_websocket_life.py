@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from itertools import pairwise
 
 import pytest
@@ -275,6 +276,22 @@ def test_the_answer_to_a_new_ping_ends_the_doubt(kind: type[Exchange]) -> None:
             assert live.told.asserted == sorted(THREE)
             (told,) = live.told.connections.values()
             assert {reason for _, reason in told.ended} == {"the process did not run for a while"}
+
+    run_virtual(story())
+
+
+def test_times_never_go_back_also_where_the_clock_ticks_between_two_looks() -> None:
+    async def story() -> None:
+        async with Live(BinanceLike, THREE) as live:
+            await asyncio.sleep(5)
+            setup, ticks = live.driver._setup, itertools.count()
+            before = setup.now_us
+            object.__setattr__(setup, "now_us", lambda: before() + next(ticks))
+            setup.pulse.at -= 5.0  # the process has stood still
+            live.wires[0].events.arrived([b'{"result":null,"id":99}'], None)
+            await asyncio.sleep(0.2)
+            assert live.told.asserted == sorted(THREE)
+            assert not live.run.done()
 
     run_virtual(story())
 
