@@ -259,7 +259,7 @@ def test_nothing_is_vouched_for_by_a_clock_that_was_set(tmp_path: Path) -> None:
             feeding = asyncio.create_task(made.process.run(listed("kraken"), made.stop))
             await made.until(lambda: TOPIC in made.topics.topics() and bool(told("marker")))
             made.clock_is_ahead_us = 7_200_000_000
-            await made.until(lambda: any(e["detail"] == "the clock was set" for e in told("event")))
+            await made.until(lambda: any(e["kind"] == "ended" for e in told("event")))
             seen = len(made.ids("kraken", "BTC/USD"))
             await made.until(lambda: len(made.ids("kraken", "BTC/USD")) > seen + 200)
             made.stop.set()
