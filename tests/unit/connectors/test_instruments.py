@@ -81,7 +81,7 @@ def test_what_is_not_listed_is_refused_with_the_nearest_and_the_known(tmp_path: 
     with pytest.raises(ConfigError, match=re.escape("no symbol of kraken is called 'XBT/EUR': did you mean BTC/USD? (listed in the")):
         find_symbol(found["kraken"], "XBT/EUR")
     with pytest.raises(
-        ConfigError, match=re.escape("no symbol of kraken is called '???': (listed in the instruments file: BTC/USD, ETH/USD)")
+        ConfigError, match=re.escape("no symbol of kraken is called '???' (listed in the instruments file: BTC/USD, ETH/USD)")
     ):
         find_symbol(found["kraken"], "???")
     with pytest.raises(ConfigError, match="binance is not listed in the instruments file; listed are kraken"):
