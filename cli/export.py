@@ -95,6 +95,8 @@ def _check(request: Request, what: str, store: str) -> None:
     if what == RAW:
         if request.exchange is None:
             raise ConfigError("raw records are exported by exchange: add --exchange")
+        if request.form.strip().lower() not in {"csv", "jsonl"}:  # csv: nothing was asked for
+            raise ConfigError("raw records are JSON lines, which `k2 load` reads: leave out --format")
         if request.symbol is not None or request.start is not None or request.end is not None:
             raise ConfigError(
                 "raw records are exported whole, so that they can be loaded as they were: leave out --symbol, --from and --to"

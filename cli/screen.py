@@ -29,10 +29,12 @@ def say(text: str) -> None:
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
     """Print rows under headings; a heading that begins with `>` aligns its column to the right.
 
-    Where stdout is no terminal the same columns come as plain text, separated by two spaces or more.
+    Where stdout is no terminal, or one that is too narrow, the same columns come as plain text, separated by two spaces or more.
     """
     texts = [["" if cell is None else _cell(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
+    names = [heading.removeprefix(RIGHT) for heading in headings]
+    widths = [max(len(line[i]) for line in [names, *texts]) for i in range(len(names))]
+    if sys.stdout.isatty() and sum(widths) + 2 * (len(widths) - 1) <= stdout().width:  # else every cell would be folded
         table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
         for heading in headings:
             table.add_column(heading.removeprefix(RIGHT), justify="right" if heading.startswith(RIGHT) else "left", overflow="fold")
@@ -42,8 +44,6 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, ti
         return
     if title is not None:
         typer.echo(title)
-    names = [heading.removeprefix(RIGHT) for heading in headings]
-    widths = [max(len(line[i]) for line in [names, *texts]) for i in range(len(names))]
     for line in [names, *texts]:
         cells = (f"{cell:{'>' if h.startswith(RIGHT) else '<'}{width}}" for h, cell, width in zip(headings, line, widths, strict=True))
         typer.echo("  ".join(cells).rstrip())

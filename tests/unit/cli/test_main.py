@@ -137,6 +137,7 @@ def test_bad_settings_exit_2_for_every_command_that_reads_them(run: Run, monkeyp
         (["export", "trades", "--open"], "--open is for candles"),
         (["export", "candles", "--now"], "--now is for gaps"),
         (["export", "raw"], "add --exchange"),
+        (["export", "raw", "-e", "binance", "-f", "parquet"], "raw records are JSON lines"),
         (["export", "raw", "-e", "binance", "--symbol", "BTC/USDT"], "exported whole"),
         (["export", "candles", "-e", "binanse"], "did you mean binance?"),
         (["export", "candles", "-e", "binance", "-s", "BTCUSTD"], "did you mean BTC/USDT?"),

@@ -18,6 +18,19 @@ def test_table_is_plain_aligned_text_where_nobody_watches(capsys: pytest.Capture
     assert capsys.readouterr().out.splitlines() == ["Tables", "name         rows  ok", "silver  1,234,567  yes", "gold               no"]
 
 
+@pytest.mark.parametrize(("columns", "lines"), [("60", 2), ("12", 2)])
+def test_table_keeps_its_cells_whole_on_a_terminal_of_any_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str, lines: int
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", columns)
+    print_table(["name", ">rows"], [["silver_trades", 1234567]])
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == lines
+    assert "silver_trades" in shown[-1]
+    assert "1,234,567" in shown[-1]
+
+
 def test_progress_is_silent_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     with meter("reading") as shown:
         shown.show(1, 2)
