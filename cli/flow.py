@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cli.logs import configure_logs
 from cli.screen import Meter, meter, say
+from cli.starting import collected_later
 from cli.streams import keep_streams
 from config.settings import load_settings
 from connectors.instruments import load_instruments
@@ -24,7 +25,8 @@ def run(*, until_end: bool, take_over: bool) -> None:
     """Run the flow; returns when it drained, or read and committed everything (`until_end`)."""
     settings = load_settings()
     configure_logs(logging.INFO)
-    from dataflows import runner
+    with collected_later():
+        from dataflows import runner
 
     keep_streams(settings.home, load_instruments(settings))
     if until_end and sys.stderr.isatty():

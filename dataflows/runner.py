@@ -23,6 +23,7 @@ from dataflows.draining import drained_by_signals
 from dataflows.engine import Control
 from dataflows.lock import ExecutionLock
 from dataflows.ohlcv import build_flow
+from dataflows.process import settle
 from market.errors import PipelineError, PositionLost, Refused
 
 log = structlog.get_logger()
@@ -68,6 +69,7 @@ def run(settings: Settings, *, until_end: bool = False, take_over: bool = False,
 def _execute(flow: object, control: Control, settings: Settings, folder: Path) -> None:
     os.environ["RUST_BACKTRACE"] = "0"
     sys.setswitchinterval(SWITCH_SECONDS)
+    settle()
     began = time.monotonic()
     with _engine_noise(settings.home / "logs" / "engine.log"):
         _run_engine(flow, control, settings, folder)
