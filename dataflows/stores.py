@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from pyiceberg.catalog import Catalog
+
 from config.settings import Settings
 from dataflows.engine import Writer
 from dataflows.opening import Opener
@@ -104,6 +106,7 @@ class ColdStore:
         self._settings = settings
         self._tables = {t.name: t for t in all_tables(exchanges)}
         self._opener = Opener(COLD_OPENED_AT_ONCE, "cold-open")
+        self._shared: Catalog | None = None
 
     def prepare(self) -> None:
         """Create what is missing; raises `SchemaMismatch` where a table has another shape."""
@@ -116,10 +119,14 @@ class ColdStore:
 
     def open_writer(self, name: str, state: bytes | None) -> Writer:
         """Claim a table and bring what its saved state still owes it."""
+        url = self._settings.cold_url
+        if url.startswith("sqlite:") and self._shared is None:
+            # One for all threads: each of its own would compile every statement again. The session of a REST catalog is for one.
+            self._shared = open_catalog(url)
 
         def opened() -> Writer:
             interval = float(self._settings.commit_interval)
-            table = ColdTable(open_catalog(self._settings.cold_url), self._tables[name], commit_interval_s=interval)
+            table = ColdTable(self._shared or open_catalog(url), self._tables[name], commit_interval_s=interval)
             table.open(state)
             return _ColdWriter(table)
 

@@ -92,6 +92,7 @@ class FencedTable:
     Attributes:
         table: pyiceberg table; its metadata is the head as last seen.
         epoch: of this writer; a higher one in the table means another has taken it.
+        stale: look at the head again before the next commit. Not so for a table that was loaded just now: a commit asserts its head.
     """
 
     table: Any
@@ -116,7 +117,8 @@ class FencedTable:
         """
         key = uuid.uuid4().hex
         for _ in range(MAX_CONFLICTS):
-            self._refresh()
+            if self.stale:
+                self._refresh()
             if self._landed(key):
                 return committed_frontier(self.table.metadata, self.name)
             frontier = committed_frontier(self.table.metadata, self.name)

@@ -102,7 +102,7 @@ class ColdTable:
         catalog = open_catalog(self._catalog) if isinstance(self._catalog, str) else self._catalog
         table = self._load(catalog)
         self._layout = Layout.of(self._market_table, table.schema())
-        self._fenced = FencedTable(table)
+        self._fenced = FencedTable(table, stale=False)
         if self._market_table.layer is Layer.GOLD:
             self._side = GoldSide(self._layout, self._workers)
         else:

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog import Catalog
 
-from market.errors import ConfigError, SchemaMismatch, SinkUnavailable
+from market.errors import ConfigError, Fenced, SchemaMismatch, SinkUnavailable
 from market.schema import CHANGE, OHLCV, SILVER_TRADES, TRADE_GAPS, Layer, Table, all_tables, bronze_table
 from sinks.iceberg import ColdReader, open_catalog, prepare
 from sinks.iceberg.append import GROUP_ROWS, MAX_OPEN_FILES
+from sinks.iceberg.fence import Change, FencedTable
 from sinks.iceberg.table import ColdTable
 from sinks.iceberg.workers import Workers
 from tests.integration.cold_outputs import DAY_US, at, batch, causes, expected, store, url_of, wait_until, writing
@@ -63,6 +64,15 @@ def test_a_missing_table_is_a_clear_error(tmp_path: Path) -> None:
     catalog = open_catalog(url_of(tmp_path))
     with pytest.raises(SchemaMismatch, match=r"cold\.silver_trades"):
         ColdTable(catalog, SILVER_TRADES).open(None)
+
+
+def test_a_table_claimed_by_another_since_it_was_loaded_is_claimed_from_the_new_head(catalog: Catalog) -> None:
+    late, early = (FencedTable(catalog.load_table("cold.trade_gaps"), stale=False) for _ in range(2))
+    early.claim()
+    late.claim()
+    assert late.epoch == early.epoch + 1
+    with pytest.raises(Fenced, match="taken over"):
+        early.commit(lambda _table: Change(), {}, "late")
 
 
 # -------------------------------------------------------------------------------------------------------------- write
