@@ -97,4 +97,7 @@ def _print(report: Report) -> None:
         typer.echo(f"{example.exchange} {example.table} ({example.store}): {example.difference.value}: {key}")
     if len(report.examples) > _SHOWN_EXAMPLES:
         typer.echo(f"… and {len(report.examples) - _SHOWN_EXAMPLES} more examples")
-    typer.echo(f"{report.differences:,} differences" if report.differences else "no differences")
+    if not report.lines:  # no table of either store was looked at: that is no clean bill
+        typer.echo("nothing was compared")
+    else:
+        typer.echo(f"{report.differences:,} differences" if report.differences else "no differences")

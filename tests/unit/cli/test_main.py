@@ -170,6 +170,7 @@ def test_status_and_audit_of_an_empty_home_say_so_and_start_nothing(run: Run, tm
     assert "no raw topic" in err
     assert run("status", "--json")[:2] == (0, "[]\n")
     assert run("audit", "--json")[:2] == (0, "[]\n")
+    assert run("audit")[:2] == (0, "nothing was compared\n")
     assert not (tmp_path / "home").exists()
 
 
