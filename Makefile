@@ -32,7 +32,7 @@ test: check
 	$(BIN)/python -m pytest -m "not prove" -n 3 --dist loadfile
 
 prove: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m prove -v
 
 bench: setup
 	$(BIN)/python -m benchmarks
