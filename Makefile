@@ -29,7 +29,7 @@ check: setup
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest -m "not prove" -n 3 --dist loadfile
+	$(BIN)/python -m pytest -m "not prove" -n 3 --dist loadfile --no-loadscope-reorder
 
 prove: setup
 	$(BIN)/python -m pytest -m prove -v

@@ -20,11 +20,11 @@ import structlog
 
 from market.errors import Fenced
 from market.schema import OHLCV, SILVER_TRADES, Change, Table, bronze_table
-from sinks.iceberg import Position, open_catalog
+from sinks.iceberg import open_catalog
 from sinks.iceberg.table import ColdTable
 from tests.gold_rows import MINUTE, changes_of, gold_row, status_row
 from tests.integration.cold_outputs import batch, url_of
-from tests.integration.warm_outputs import EXCHANGE, GENERATION, TOPIC
+from tests.integration.warm_outputs import EXCHANGE
 
 BRONZE = bronze_table(EXCHANGE)
 CANDLES = OHLCV["1m"]
@@ -53,8 +53,7 @@ def run(folder: Path, end: int, seed: int) -> None:
     catalog = open_catalog(url_of(folder))
     writers = {t.name: ColdTable(catalog, t, commit_interval_s=0.02) for t in TABLES}
     for table in TABLES:
-        state = saved["tables"].get(table.name)
-        writers[table.name].open(state, {(TOPIC, PARTITION): Position(GENERATION, position)} if state else None)
+        writers[table.name].open(saved["tables"].get(table.name))
     while position < end:
         for _ in range(rng.randint(1, 6)):
             if position < end:
