@@ -32,7 +32,7 @@ test: check
 	$(BIN)/python -m pytest -m "not prove" -n 3 --dist loadfile --no-loadscope-reorder
 
 prove: setup
-	$(BIN)/python -m pytest -m prove -v
+	$(BIN)/python -m pytest -m prove -v -n 2 --dist worksteal
 
 bench: setup
 	$(BIN)/python -m benchmarks
