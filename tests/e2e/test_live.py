@@ -38,13 +38,30 @@ def market(symbols: int, rate: int, minutes: int, *more: str) -> tuple[str, ...]
     )
 
 
-def run_with_faults(folder: Path, *, symbols: int, rate: int, minutes: int, faults: int, seed: int) -> dict[str, int]:
-    """Let one feed live through seeded faults of every kind and compare everything with the books."""
+def kill_in_turn(where: LiveHome, feeds: dict[str, str], kills: int, seed: int) -> None:
+    """Kill one feed after the other, now and then both, and start them again; `feeds`: process → name of the feed."""
+    rng = random.Random(seed)
+    for number in range(kills):
+        time.sleep(rng.uniform(2.0, 8.0))
+        where.check()
+        victims = list(feeds) if number % 3 == 2 else [rng.choice(list(feeds))]
+        for victim in victims:
+            where.kill(victim)
+        time.sleep(rng.uniform(0.0, 2.0))
+        for victim in victims:
+            where.start(victim, "feed", "--name", feeds[victim])
+
+
+def run_through(folder: Path, *, symbols: int, rate: int, minutes: int, seed: int, faults: int = 0, kills: int = 0) -> dict[str, int]:
+    """Let a feed, or two of which some are killed, live through seeded faults and compare everything with the books."""
+    feeds = {"feed-a": "a", "feed-b": "b"} if kills else {"feed": "one"}
     with live(folder, *market(symbols, rate, minutes, "--faults", str(faults), "--seed", str(seed))) as where:
         where.home.k2("up")  # the market waits for the feed, not for the tables
-        where.start("feed", "feed")
+        for process, name in feeds.items():
+            where.start(process, "feed", "--name", name)
         whole_from = where.wait_for_feed()
         where.start("flow", "run")
+        kill_in_turn(where, feeds, kills, seed)
         let_trade_and_settle(where, whole_from, 60 * minutes + 120)
         end(where)
         counts = assert_stores_equal_books(where, first_whole_window=whole_from)
@@ -52,8 +69,8 @@ def run_with_faults(folder: Path, *, symbols: int, rate: int, minutes: int, faul
     return counts
 
 
-def test_faults_of_every_kind_lose_nothing_that_can_be_had(tmp_path: Path) -> None:
-    counts = run_with_faults(tmp_path, symbols=4, rate=1500, minutes=1, faults=21, seed=11)
+def test_faults_of_every_kind_and_killed_feeds_lose_nothing_that_can_be_had(tmp_path: Path) -> None:
+    counts = run_through(tmp_path, symbols=4, rate=1500, minutes=1, seed=11, faults=21, kills=3)
     assert counts["lost_ranges"] > 0
     assert counts["complete"] > 0
 
@@ -61,44 +78,15 @@ def test_faults_of_every_kind_lose_nothing_that_can_be_had(tmp_path: Path) -> No
 @pytest.mark.prove
 @pytest.mark.timeout(2400)
 def test_ten_minutes_of_a_hundred_faults_at_full_rate(tmp_path: Path) -> None:
-    counts = run_with_faults(tmp_path, symbols=50, rate=20_000, minutes=10, faults=100, seed=5)
+    counts = run_through(tmp_path, symbols=50, rate=20_000, minutes=10, seed=5, faults=100)
     assert counts["trades"] > 2 * 20_000 * 600
     assert counts["lost_ranges"] > 0
     assert counts["complete"] > 2 * 150 * 5
 
 
-def run_with_kills(folder: Path, *, kills: int, minutes: int, seed: int) -> dict[str, int]:
-    """Let two feeds of the same symbols be killed in turn, now and then both, and compare everything with the books."""
-    rng = random.Random(seed)
-    with live(folder, *market(4, 1200, minutes, "--seed", str(seed))) as where:
-        where.home.k2("up")
-        names = {"feed-a": "a", "feed-b": "b"}
-        for process, name in names.items():
-            where.start(process, "feed", "--name", name)
-        whole_from = where.wait_for_feed()
-        where.start("flow", "run")
-        for number in range(kills):
-            time.sleep(rng.uniform(2.0, 8.0))
-            where.check()
-            victims = list(names) if number % 3 == 2 else [rng.choice(list(names))]
-            for victim in victims:
-                where.kill(victim)
-            time.sleep(rng.uniform(0.0, 2.0))
-            for victim in victims:
-                where.start(victim, "feed", "--name", names[victim])
-        let_trade_and_settle(where, whole_from, 60 * minutes + 120)
-        end(where)
-        counts = assert_stores_equal_books(where, first_whole_window=whole_from)
-        where.home.audit()
-    assert counts["lost_ranges"] == 0
-    return counts
-
-
-def test_killed_feeds_lose_nothing_and_two_of_them_count_once(tmp_path: Path) -> None:
-    assert run_with_kills(tmp_path, kills=3, minutes=1, seed=3)["complete"] > 0
-
-
 @pytest.mark.prove
 @pytest.mark.timeout(1200)
-def test_twenty_killed_feeds(tmp_path: Path) -> None:
-    assert run_with_kills(tmp_path, kills=20, minutes=4, seed=8)["complete"] > 0
+def test_twenty_killed_feeds_of_which_two_count_once(tmp_path: Path) -> None:
+    counts = run_through(tmp_path, symbols=4, rate=1200, minutes=4, seed=8, kills=20)
+    assert counts["lost_ranges"] == 0
+    assert counts["complete"] > 0

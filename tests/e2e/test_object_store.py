@@ -42,7 +42,7 @@ def production(own_kafka_broker: OwnBroker, s3_server: S3Server, tmp_path: Path,
                 "K2_TOPICS_URL": own_kafka_broker.url,
                 "K2_COLD_URL": f"{catalog.url}?s3.endpoint={s3_server.endpoint}&s3.region=us-east-1",
             }
-            with home(tmp_path / "home", **urls, K2_EPOCH_RECORDS="4000") as made:
+            with home(tmp_path / "home", **urls, K2_EPOCH_RECORDS="1000") as made:
                 yield made
     except Unavailable as error:
         pytest.skip(str(error))
