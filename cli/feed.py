@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
-import gc
 import logging
 import os
 import re
@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
 import structlog
 from rich.console import Console
 from rich.live import Live
@@ -33,6 +34,7 @@ from connectors.instruments import find_exchange, load_instruments
 from connectors.live.feed_process import FeedProcess
 from connectors.live.spill_folders import open_spills
 from connectors.topics.registry import open_log
+from dataflows.process import settle
 from market.errors import ConfigError, FatalError, PipelineError
 from market.instrument import Instruments
 
@@ -40,6 +42,7 @@ log = structlog.get_logger()
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 _LOOK_S: Final = 1.0
 _MEGABYTE: Final = 1 << 20
+_M_ARENA_MAX: Final = -8  # of mallopt
 _DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 SWITCH_SECONDS: Final = 0.001  # the writer's thread asks for the interpreter after each statement of SQLite
 
@@ -65,6 +68,7 @@ def feed(exchanges: Sequence[str], name: str | None, *, simulated_clock: bool = 
     settings = load_settings()
     configure_logs(logging.INFO)
     keep_pandas_out()
+    keep_memory_small()
     stamp = _stamp(settings.instruments)  # before it is read: what changes from here on is seen
     listed = _chosen(load_instruments(settings), exchanges)
     name = _name(name)
@@ -83,7 +87,7 @@ def feed(exchanges: Sequence[str], name: str | None, *, simulated_clock: bool = 
         now_us=time_us,
         open_log=lambda: open_log(settings),
         clock_speed=1.0 if clock is None else clock.speed,
-        begun=spare_the_collector,
+        begun=settle,
     )
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
@@ -115,9 +119,11 @@ def keep_pandas_out() -> None:
         sys.meta_path.insert(0, _Nowhere)
 
 
-def spare_the_collector() -> None:
-    """Let the garbage collector leave alone what was loaded so far: 150,000 objects that stay, 100 ms of a full collection."""
-    gc.freeze()
+def keep_memory_small() -> None:
+    """Take memory from the C library, in two arenas, before threads have arenas of their own: 14 MB less while a topic is down."""
+    pa.set_memory_pool(pa.system_memory_pool())
+    with contextlib.suppress(AttributeError):  # another C library than GNU's
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def _chosen(listed: Mapping[str, Instruments], exchanges: Sequence[str]) -> dict[str, Instruments]:

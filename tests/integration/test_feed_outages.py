@@ -23,7 +23,7 @@ pytestmark = pytest.mark.prove
 
 DOWN_SECONDS = 30
 RATE = 10_000
-MEMORY_BYTES = 300 << 20
+MEMORY_BYTES = 300_000_000
 
 
 @contextmanager
