@@ -98,7 +98,8 @@ def _client(home: Path, flow: subprocess.Popen[bytes]) -> clickhouse_connect.dri
 
 def _probe(home: Path, log: TopicLog, flow: subprocess.Popen[bytes], seconds: int, rate: int) -> dict[str, float]:
     client = _client(home, flow)
-    rng, ids, latencies, price, asserted = np.random.default_rng(1), {}, [], 100, time.time_ns() // 1000 - 5_000_000
+    ids: dict[str, int] = {}
+    rng, latencies, price, asserted = np.random.default_rng(1), [], 100, time.time_ns() // 1000 - 5_000_000
     members = {p: [s for s in SYMBOLS if partition_of(s, 4) == p] for p in range(4)}
     query = f"SELECT toFloat64(close_price) FROM k2.ohlcv_1m_view WHERE exchange='binance' AND canonical_symbol='{PROBE}' ORDER BY window_start DESC LIMIT 1"
     start = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import clickhouse_connect
 import msgspec
@@ -59,7 +60,11 @@ class _Coinbase(msgspec.Struct):
     events: list[_CoinbaseEvent]
 
 
-DECODERS = {"binance": msgspec.json.Decoder(_Binance), "kraken": msgspec.json.Decoder(_Kraken), "coinbase": msgspec.json.Decoder(_Coinbase)}
+DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    "binance": msgspec.json.Decoder(_Binance),
+    "kraken": msgspec.json.Decoder(_Kraken),
+    "coinbase": msgspec.json.Decoder(_Coinbase),
+}
 
 
 def seconds(work: object, *arguments: object) -> float:

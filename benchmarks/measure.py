@@ -25,6 +25,8 @@ from market.record import RawBatch, topic_name
 from market.rules import Rules
 from market.schema import CHANGE, Layer, all_tables
 from sinks import clickhouse, iceberg
+from sinks.clickhouse.warm import ClickHouseWarm
+from sinks.iceberg.table import ColdTable
 from sinks.warm_store import ensure, stop
 
 PARTITIONS: Final = 4
@@ -138,7 +140,12 @@ def topic_logs(bench: Bench) -> list[Figure]:
     made = list(batches(bench.workload, "binance", PARTITIONS, 10_000))[:20]
     other = open_topics(f"sqlite:///{bench.folder}/append.db")
     other.create(topic_name("binance"), PARTITIONS)
-    append = limits.seconds(lambda: [other.append(topic_name("binance"), r) for r, _ in made])
+
+    def append_all() -> None:
+        for records, _ in made:
+            other.append(topic_name("binance"), records)
+
+    append = limits.seconds(append_all)
     other.close()
     return [
         Figure("limit: SQLite topic, read (records)", records / seconds),
@@ -219,7 +226,7 @@ def sinks(bench: Bench) -> list[Figure]:
     tables = all_tables(bench.workload.exchanges)
     url = f"sqlite:///{bench.folder}/sink/catalog.db"
     iceberg.prepare(iceberg.open_catalog(url), tables)
-    cold = {t.name: iceberg.ColdTable(url, t) for t in tables}
+    cold = {t.name: ColdTable(url, t) for t in tables}
     for table in cold.values():
         table.open(None)
     start = time.perf_counter()
@@ -236,7 +243,7 @@ def sinks(bench: Bench) -> list[Figure]:
     home = bench.folder / "sink"
     endpoint = ensure(home)
     clickhouse.prepare(endpoint, tables)
-    warm = clickhouse.ClickHouseWarm(lambda: endpoint, tables)
+    warm = ClickHouseWarm(lambda: endpoint, tables)
     parts = {(o.exchange, o.partition): (o.topic, o.generation) for o in outputs}
     opened = {(e, p): warm.open(e, topic, p, generation, None) for (e, p), (topic, generation) in parts.items()}
     start = time.perf_counter()
@@ -264,7 +271,12 @@ def kafka_log(bench: Bench) -> list[Figure]:
         with running_broker(bench.folder / "broker") as broker:
             log = open_topics(broker.url)
             log.create(topic_name("binance"), PARTITIONS)
-            append = limits.seconds(lambda: [log.append(topic_name("binance"), records) for records in made])
+
+            def append_all() -> None:
+                for records in made:
+                    log.append(topic_name("binance"), records)
+
+            append = limits.seconds(append_all)
             start, read = time.perf_counter(), 0
             position = dict.fromkeys(range(PARTITIONS), 0)
             while read < count:

@@ -23,7 +23,7 @@ from confluent_kafka.admin import AdminClient
 
 from tests.servers.fetched import Unavailable, dies_with_parent, fetched_jars, free_ports, run
 
-HERE: Final = Path(__file__).parent / "kafka"
+HERE: Final = Path(__file__).parent / "kafka_node"
 CLUSTER_ID: Final = "azItdGVzdHMtY2x1c3Rlcg"  # 16 bytes in base64, as the formatter wants it
 USER: Final = "k2"
 TEST_TOPICS: Final = "k2_test."  # not named like raw topics: a flow on the same broker would take them for exchanges
