@@ -46,7 +46,8 @@ def main() -> None:
     RESULTS.write_text(json.dumps({"machine": machine, "trades": options.trades, "figures": [f.__dict__ for f in figures]}, indent=1))
     print(f"written to {RESULTS}")
     if options.docs:
-        PAGE.write_text(page(figures, options.trades, machine))
+        _, heading, beside = PAGE.read_text().partition("\n## ")  # what was measured otherwise stays
+        PAGE.write_text(page(figures, options.trades, machine) + heading + beside)
 
 
 if __name__ == "__main__":
