@@ -52,5 +52,5 @@ def test_what_the_header_tells_to_export_fits_the_ports() -> None:
 
 
 def test_the_broker_is_the_version_that_is_tested_with() -> None:
-    pom = (ROOT / "tests" / "servers" / "kafka" / "pom.xml").read_text()
+    pom = (ROOT / "tests" / "servers" / "kafka_node" / "pom.xml").read_text()
     assert f"<version>{SERVICES['kafka']['image'].rpartition(':')[2]}</version>" in pom
