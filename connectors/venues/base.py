@@ -142,7 +142,7 @@ class Venue(ABC):
 
     def page_request(self, instrument: Instrument, wanted: Wanted) -> PageRequest:
         """Return the REST request for a page of past trades; only venues with `rest` have one."""
-        raise NotImplementedError(f"{self.exchange} gives no pages of past trades")  # asked of it only by mistake
+        raise NotImplementedError(f"{self.exchange} gives no pages of past trades")  # no stub: the refill asks venues with `rest` only
 
     def newest_page(self, instrument: Instrument) -> PageRequest | None:  # noqa: ARG002 - most venues ask nobody for a key
         """Return the request for the newest trades, where past ones are refused without a key and these are not."""

@@ -44,7 +44,7 @@ def production(own_kafka_broker: OwnBroker, s3_server: S3Server, tmp_path: Path,
             }
             with home(tmp_path / "home", **urls, K2_EPOCH_RECORDS="1000") as made:
                 yield made
-    except Unavailable as error:
+    except Unavailable as error:  # no Java or Maven here, as the text says: a real catalog is what is proven with
         pytest.skip(str(error))
 
 

@@ -86,7 +86,7 @@ def topic(log: TopicLog) -> str:
 
 
 def child(logs: Logs, *arguments: object) -> subprocess.Popen[str]:
-    if logs.url is None:
+    if logs.url is None:  # the memory log is a fake for one process; SQLite and Kafka run these
         pytest.skip("this log lives in one process")
     what, *rest = arguments
     command = [sys.executable, str(CHILD), str(what), logs.url, *map(str, rest)]
@@ -168,7 +168,7 @@ def test_every_column_comes_back_as_it_was_given(logs: Logs, log: TopicLog, topi
 
 
 def test_the_append_time_is_the_logs_own_clock(logs: Logs, log: TopicLog, topic: str) -> None:
-    if logs.clock is None:
+    if logs.clock is None:  # Kafka stamps records itself; the logs whose clock is given run this
         pytest.skip("the clock is the broker's")
     log.append(topic, {0: numbered(0, 1)})
     logs.clock[0] += 250
@@ -272,7 +272,7 @@ def test_a_closed_log_can_be_opened_again_with_everything_in_it(logs: Logs, log:
 
 
 def expiring(logs: Logs) -> list[int]:
-    if not logs.expires or logs.clock is None:
+    if not logs.expires or logs.clock is None:  # Kafka: `test_retention_of_the_url_expires_records` and lost positions in test_kafka
         pytest.skip("expiry is the broker's job")
     return logs.clock
 

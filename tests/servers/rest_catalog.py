@@ -98,6 +98,6 @@ def rest_catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestServe
     with contextlib.ExitStack() as stack:
         try:
             server = stack.enter_context(running_catalog(tmp_path_factory.mktemp("rest")))
-        except Unavailable as error:
+        except Unavailable as error:  # no Java, Maven or network here, as the text says; a mock would prove nothing
             pytest.skip(str(error))
         yield server

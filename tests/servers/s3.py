@@ -93,6 +93,6 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with contextlib.ExitStack() as stack:
         try:
             server = stack.enter_context(running_store(tmp_path_factory.mktemp("s3")))
-        except Unavailable as error:
+        except Unavailable as error:  # no Go or network here, as the text says; a mock would prove nothing
             pytest.skip(str(error))
         yield server
