@@ -1,4 +1,4 @@
-"""What the flow asks of its own process once everything is open and the work begins."""
+"""What the flow, and a feed, ask of their own process once everything is open and the work begins."""
 
 from __future__ import annotations
 

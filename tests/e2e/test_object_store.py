@@ -12,7 +12,7 @@ from benchmarks.generate import Workload
 from market.schema import OHLCV
 from sinks.iceberg import open_catalog
 from tests.e2e.harness import Home, home, run_with_kills
-from tests.servers.fetched import Unavailable
+from tests.servers.fetched import or_skip
 from tests.servers.kafka import OwnBroker
 from tests.servers.rest_catalog import running_catalog
 from tests.servers.s3 import BUCKET, S3Server, s3_server
@@ -36,16 +36,13 @@ def production(own_kafka_broker: OwnBroker, s3_server: S3Server, tmp_path: Path,
         "s3__secret_access_key": s3_server.secret,
         "client__region": "us-east-1",
     }
-    try:
-        with running_catalog(tmp_path / "catalog", **storage) as catalog:
-            urls = {
-                "K2_TOPICS_URL": own_kafka_broker.url,
-                "K2_COLD_URL": f"{catalog.url}?s3.endpoint={s3_server.endpoint}&s3.region=us-east-1",
-            }
-            with home(tmp_path / "home", **urls, K2_EPOCH_RECORDS="1000") as made:
-                yield made
-    except Unavailable as error:  # no Java or Maven here, as the text says: a real catalog is what is proven with
-        pytest.skip(str(error))
+    with or_skip(running_catalog(tmp_path / "catalog", **storage)) as catalog:
+        urls = {
+            "K2_TOPICS_URL": own_kafka_broker.url,
+            "K2_COLD_URL": f"{catalog.url}?s3.endpoint={s3_server.endpoint}&s3.region=us-east-1",
+        }
+        with home(tmp_path / "home", **urls, K2_EPOCH_RECORDS="1000") as made:
+            yield made
 
 
 @pytest.mark.prove

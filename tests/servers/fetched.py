@@ -12,15 +12,31 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
+
+import pytest
+
+Server = TypeVar("Server")
 
 FETCH_SECONDS: Final = 280
 
 
 class Unavailable(Exception):
     """There is nothing to start a server from; the text is the reason. Tests skip."""
+
+
+@contextlib.contextmanager
+def or_skip(starting: AbstractContextManager[Server]) -> Iterator[Server]:
+    """Give a server for as long as the block runs."""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(starting)
+        except Unavailable as error:  # the text names the tool or download that is missing; a mock would prove nothing
+            pytest.skip(str(error))
+        yield server
 
 
 def fetched_jars(name: str, pom: Path, *, tools: Sequence[str] = ("java",)) -> Path:

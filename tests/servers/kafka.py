@@ -21,7 +21,7 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.servers.fetched import Unavailable, dies_with_parent, fetched_jars, free_ports, run
+from tests.servers.fetched import dies_with_parent, fetched_jars, free_ports, or_skip, run
 
 HERE: Final = Path(__file__).parent / "kafka_node"
 CLUSTER_ID: Final = "azItdGVzdHMtY2x1c3Rlcg"  # 16 bytes in base64, as the formatter wants it
@@ -183,12 +183,8 @@ def _tidied(address: str) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker for all tests of the run; skips with the reason where there is none."""
-    with contextlib.ExitStack() as stack:
-        folder = tmp_path_factory.mktemp("kafka")
-        try:
-            broker = stack.enter_context(running_broker(folder))
-        except Unavailable as error:  # no Java, Maven or network here and no K2_TEST_KAFKA, as the text says; a mock would prove nothing
-            pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("kafka")
+    with or_skip(running_broker(folder)) as broker:
         yield broker
         if isinstance(broker, OwnBroker):
             broker.stop()

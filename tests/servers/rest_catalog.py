@@ -17,7 +17,7 @@ from typing import Final
 
 import pytest
 
-from tests.servers.fetched import Unavailable, dies_with_parent, fetched_jars, free_ports
+from tests.servers.fetched import dies_with_parent, fetched_jars, free_ports, or_skip
 
 HERE: Final = Path(__file__).parent / "rest"
 READY_SECONDS: Final = 60
@@ -95,9 +95,5 @@ def _wait_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 @pytest.fixture(scope="session")
 def rest_catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestServer]:
     """A catalog for all tests of the run; skips with the reason where there is none."""
-    with contextlib.ExitStack() as stack:
-        try:
-            server = stack.enter_context(running_catalog(tmp_path_factory.mktemp("rest")))
-        except Unavailable as error:  # no Java, Maven or network here, as the text says; a mock would prove nothing
-            pytest.skip(str(error))
+    with or_skip(running_catalog(tmp_path_factory.mktemp("rest"))) as server:
         yield server

@@ -19,7 +19,7 @@ from typing import Final
 
 import pytest
 
-from tests.servers.fetched import Unavailable, dies_with_parent, fetched, free_ports, require
+from tests.servers.fetched import dies_with_parent, fetched, free_ports, or_skip, require
 
 MODULE: Final = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 BUCKET: Final = "k2-tests"
@@ -90,9 +90,5 @@ def _wait_ready(server: S3Server, process: subprocess.Popen[bytes], log: Path) -
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An object store for all tests of the run; skips with the reason where there is none."""
-    with contextlib.ExitStack() as stack:
-        try:
-            server = stack.enter_context(running_store(tmp_path_factory.mktemp("s3")))
-        except Unavailable as error:  # no Go or network here, as the text says; a mock would prove nothing
-            pytest.skip(str(error))
+    with or_skip(running_store(tmp_path_factory.mktemp("s3"))) as server:
         yield server
